@@ -1,0 +1,1 @@
+"""Reports: parameterised notebooks, run by `workbench report NAME`."""
