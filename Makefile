@@ -1,0 +1,54 @@
+# From a fresh clone with nothing but python3, make and git:
+#   make report   a real report about a trained model, as one HTML page
+#   make test     the whole test suite
+SHELL  := /bin/bash
+PYTHON ?= python3
+TORCH  ?= torch==2.13.0
+VENV   := .venv
+BIN    := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help report test sync notebooks pytest lab zoo bench docs outputs clean
+help:
+	@sed -n 's/^#   //p' Makefile; echo 'Also: make lab, docs, zoo, bench, outputs, clean'
+
+$(VENV)/.ready: pyproject.toml setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "The workbench needs Python 3.10 or later: make PYTHON=python3.12 ...")'
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q $(PIP_FLAGS) '$(TORCH)' -e '.[dev]'
+	touch $@
+
+report: $(VENV)/.ready
+	@$(BIN)/workbench report tour $(ARGS)
+
+# --- tests: the package equals its notebooks, the notebooks run, the tests pass --------------------------------------
+test notebooks pytest: export OMP_NUM_THREADS ?= 1
+test: sync notebooks pytest
+sync: $(VENV)/.ready
+	$(BIN)/python .ci/sync.py
+notebooks: $(VENV)/.ready
+	$(BIN)/nbdev_test --n_workers 2
+pytest: $(VENV)/.ready
+	$(BIN)/python -m pytest -q tests
+
+# --- work -------------------------------------------------------------------------------------------------------------
+lab: $(VENV)/.ready
+	$(BIN)/jupyter lab reports/tour.ipynb
+docs: $(VENV)/.ready                     # _docs/index.html, and README.md from nbs/index.ipynb
+	$(BIN)/python .ci/docs.py
+outputs: $(VENV)/.ready                  # run every notebook again and keep its figures as small pictures
+	$(BIN)/python .ci/outputs.py $(ARGS)
+zoo: $(VENV)/.ready                      # train the built-in models again from their seeds
+	$(BIN)/python -m workbench.zoo.recipes $(ARGS)
+
+# --- bench: against other libraries, in an environment of its own -----------------------------------------------------
+_bench/.venv/.ready: pyproject.toml setup.py tests/bench/requirements.txt
+	test -x _bench/.venv/bin/pip || $(PYTHON) -m venv _bench/.venv
+	_bench/.venv/bin/pip install -q $(PIP_FLAGS) '$(TORCH)' -r tests/bench/requirements.txt -e .
+	touch $@
+bench: _bench/.venv/.ready
+	_bench/.venv/bin/python tests/bench/run.py $(ARGS)
+
+clean:
+	rm -rf build dist _proc _docs *.egg-info .pytest_cache
