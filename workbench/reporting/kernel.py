@@ -6,7 +6,7 @@
 __all__ = ['MARK', 'ReportKernel', 'load_ipython_extension', 'unusable']
 
 # %% ../../nbs/reporting/04_kernel.ipynb #31e2abb3
-import os, weakref
+import os, subprocess, weakref
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -28,6 +28,10 @@ class ReportKernel(AsyncKernelManager):
     def kernel_spec(self):
         from ipykernel.kernelspec import get_kernel_dict
         return KernelSpec(**get_kernel_dict())
+
+    async def _async_launch_kernel(self, kernel_cmd, **kw):
+        "Start it quietly: what cells print reaches the notebook by another way, the rest is the kernel's own chatter."
+        await super()._async_launch_kernel(kernel_cmd, **{"stderr": subprocess.DEVNULL, **kw})
 
 # %% ../../nbs/reporting/04_kernel.ipynb #4b848055
 MARK = "This input cannot be used. "
