@@ -177,7 +177,7 @@ class Shape:
 
 def stack_shape(stack: Stack, config) -> Shape:
     "Sizes read off the configuration and the output projection, so that odd head widths are right."
-    text = config.get_text_config(decoder=stack.name != "encoder") if hasattr(config, "get_text_config") else config
+    text = config if config.is_encoder_decoder else config.get_text_config(decoder=True)
     side = stack.name or "decoder"
     heads = getattr(text, f"{side}_attention_heads", None) or text.num_attention_heads
     kv = getattr(text, "num_key_value_heads", None) or heads

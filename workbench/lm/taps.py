@@ -46,7 +46,7 @@ def _norm_port(module, window):
     eps = next((getattr(module, a) for a in ("eps", "variance_epsilon") if hasattr(module, a)), 0.0)
     read3, _ = _batched(window)
     def scale_of(x):
-        x = x.float(); x = x - x.mean(-1, keepdim=True) if isinstance(module, nn.LayerNorm) else x
+        x = x.to(torch.promote_types(x.dtype, torch.float32)); x = x - x.mean(-1, keepdim=True) if isinstance(module, nn.LayerNorm) else x
         return (x.pow(2).mean(-1, keepdim=True) + eps).sqrt()
     def read(raw): seen["scale"] = scale_of(read3(seen["x"])); return seen["scale"]
     def write(raw, value):
@@ -189,7 +189,7 @@ class _Action:
             value, acted = apply_edit(e, value, windows, e.site.at(layer=self.site.layer)); changed |= acted
             if acted: self.state.acted.add(id(e))
         if self.grad and self.keeps:
-            value = value if value.requires_grad else value.detach().requires_grad_()
+            value = value.clone() if value.requires_grad else value.detach().requires_grad_()   # a node of its own, apart from what a port remembers
             changed = True
         for k in self.keeps: self.state.kept[k] = value if self.grad else self._part(k, value, windows)
         return self.port.write(raw, value) if changed else raw
