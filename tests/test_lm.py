@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from families import CAUSAL, MASKED, NAMES, SEQ2SEQ, V, build
+from workbench.lm.specimens import CAUSAL, MASKED, NAMES, SEQ2SEQ, V, build
 from workbench.lm.edits import Edit, add, apply, clamp, mean, patch, project, resample, scale, zero
 from workbench.lm.errors import WorkbenchError
 from workbench.lm.load import load

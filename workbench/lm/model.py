@@ -138,7 +138,12 @@ def _top(self, prompts, k: int = 5, **run_with):
     done = self.run(prompts, **run_with); logits = done.last_logits.float(); values, ids = logits.topk(min(k, logits.shape[-1])); p = logits.softmax(-1)
     return pd.DataFrame([dict(prompt=i, rank=r, token=token_str(self.tokenizer, t), logit=float(v), probability=float(p[i, t])) for i, (vs, ts) in enumerate(zip(values, ids.tolist())) for r, (v, t) in enumerate(zip(vs, ts))])
 
-LanguageModel.answer_id, LanguageModel.top = _answer_id, _top
+def _require_float32(self, claim: str):
+    "Refuse a claim about differences that this model's dtype cannot hold."
+    if self.dtype in (torch.float32, torch.float64): return
+    raise WorkbenchError(f"{claim} needs float32 and {self.id} is open in {str(self.dtype).replace('torch.', '')}: open it with dtype=torch.float32.")
+
+LanguageModel.answer_id, LanguageModel.top, LanguageModel.require_float32 = _answer_id, _top, _require_float32
 
 # %% ../../nbs/lm/13_model.ipynb #fe4ccc00
 @contextmanager

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SEQUENTIAL', 'DIVERGING', 'ResultError', 'package_version', 'result', 'to_frame', 'save', 'load_result',
-           'token_labels', 'plot']
+           'token_labels', 'plot', 'WorkbenchAccessor']
 
 # %% ../../nbs/lm/07_results.ipynb #45347557
 import json
@@ -115,3 +115,12 @@ def plot(x: xr.DataArray, title: str = "", height: int | None = None, width: int
     fig.update_layout(title=dict(text=f"{title or label}<br><sub>{_caption(x)}</sub>"), width=width, height=height or int(np.clip(150 + 22 * rows, 260, 700)), margin=dict(l=60, r=20, t=60, b=60),
                       xaxis=dict(title=str(x.dims[-1]), type="category"), yaxis=dict(title=str(x.dims[0]) if x.ndim == 2 else label, **({"type": "category"} if x.ndim == 2 else {})), template="plotly_white")
     return fig
+
+# %% ../../nbs/lm/07_results.ipynb #7a1426b4
+@xr.register_dataarray_accessor("wb")
+class WorkbenchAccessor:
+    "`x.wb.to_frame()`, `x.wb.save(path)`, `x.wb.plot()` on any result."
+    def __init__(self, x): self._x = x
+    def to_frame(self, dropna: bool = True): return to_frame(self._x, dropna)
+    def save(self, path): return save(self._x, path)
+    def plot(self, title: str = "", **size): return plot(self._x, title, **size)

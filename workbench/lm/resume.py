@@ -29,7 +29,7 @@ class Snapshot:
 
 def snapshot(lm, prompts, keep=()) -> Snapshot:
     "Run `prompts` and remember what `resume` needs. Prompts of one length, without padding."
-    batch = lm.tokens(prompts); stack = _one_stack(lm)
+    batch = lm.tokens(prompts); stack = _one_stack(lm); lm.require_float32("Exact resuming")
     if batch.padded: raise EditError("A snapshot needs prompts of one length: resume shares positions between rows.")
     taps = {layer.attn: Tap(record_kv=[]) for layer in stack.layers}
     done = Run(lm, batch, None, ())
