@@ -1,0 +1,4 @@
+"""Built-in models that were trained here: `names()`, `folder(name)`, `card(name)`."""
+from workbench.zoo.shelf import card, folder, names
+
+__all__ = ["card", "folder", "names"]
