@@ -90,9 +90,11 @@ def slow_reading(lm, batch):
             seen[key] = (out[0] if isinstance(out, tuple) else out).detach()
         handles.append(module.register_forward_pre_hook(lambda m, a, k: hook(m, a, k), with_kwargs=True) if pre else module.register_forward_hook(hook))
     for n, stack in lm.stacks.items():
-        l = stack.layers[1]
+        l, post = stack.layers[1], stack.row.norm == "post"
         for key, module, pre in (("resid_pre", l.block, True), ("resid_post", l.block, False), ("attn_out", l.attn_added, False), ("mlp_out", l.mlp_added, False), ("z", l.o, True),
-                                 ("mlp_post", l.mlp_o, True), ("embed", stack.embed, False), ("ln_final", stack.norm, False)):
+                                 ("mlp_post", l.mlp_o, True), ("embed", stack.embed, False), ("ln_final", stack.norm, False), ("pos_embed", stack.pos_embed, False),
+                                 ("resid_mid", None if stack.row.parallel or l.cross is not None and not post else l.ln1 if post else l.ln2, not post),
+                                 ("mlp_pre", None if stack.row.mlp_in_half else l.mlp_in, False)):
             if module is not None: grab((n, key), module, pre)
     given = dict(input_ids=batch.ids)
     if batch.padded: given["attention_mask"] = batch.mask
@@ -109,6 +111,7 @@ def test_reading_equals_independent_hooks(name):
     run = lm.run(batch, keep=[Site(k, layer=1 if KINDS[k].per_layer else None, stack=n) for n, k in seen], targets=targets(lm))
     for (n, k), want in seen.items():
         got = run.tensor(Site(k, layer=1 if KINDS[k].per_layer else None, stack=n))
+        want = want.expand(len(got), *want.shape[1:]) if k == "pos_embed" else want
         assert (got.reshape(want.shape) - want).abs().max() < 1e-6, (n, k)
 
 
@@ -126,8 +129,30 @@ def test_attention_inside_is_consistent_and_equals_eager_weights(name):
         t = {s: run.tensor(Site(s, layer=1, **where)) for s in ("q", "k", "v", "scores", "pattern", "z")}
         assert (t["pattern"] - attentions[1]).abs().max() < 1e-6
         if name != "gpt_oss": assert torch.allclose(t["scores"].softmax(-1), t["pattern"], atol=1e-6)
+        if name not in ("t5",):                                  # T5 adds a position bias to its scores
+            k = t["k"].repeat_interleave(t["q"].shape[2] // t["k"].shape[2], dim=2)
+            raw = torch.einsum("bqhd,bkhd->bhqk", t["q"], k) * t["q"].shape[-1] ** -0.5
+            if name == "opt": raw = raw * 8 ** 0.5                # its queries are scaled before they get here
+            if name == "gemma2": raw = 5 * torch.tanh(raw * 8 ** 0.5 * lm.config.query_pre_attn_scalar ** -0.5 / 5)
+            if name == "gemma3": raw = raw * 8 ** 0.5 * lm.config.query_pre_attn_scalar ** -0.5
+            seen = torch.isfinite(t["scores"])
+            assert (raw - t["scores"])[seen].abs().max() < 1e-5
         v = t["v"].repeat_interleave(t["z"].shape[2] // t["v"].shape[2], dim=2)
         assert torch.allclose(torch.einsum("bhqk,bkhd->bqhd", t["pattern"], v), t["z"], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_norm_scales_equal_the_statistics_of_what_enters_the_norm(name):
+    lm = opened(name)
+    for n, stack in lm.stacks.items():
+        for key, module in (("ln1_scale", stack.layers[1].ln1), ("ln2_scale", stack.layers[1].ln2), ("ln_final_scale", stack.norm)):
+            if module is None: continue
+            seen = {}; handle = module.register_forward_pre_hook(lambda m, a: seen.update(x=a[0].reshape(2, -1, a[0].shape[-1])))
+            s = Site(key, layer=1 if KINDS[key].per_layer else None, stack=n)
+            got = lm.run([LONG, LONG[::-1]], keep=[s], targets=targets(lm)).tensor(s)[..., 0]; handle.remove()
+            x, eps = seen["x"], getattr(module, "eps", getattr(module, "variance_epsilon", None))
+            want = (x.var(-1, unbiased=False) if isinstance(module, torch.nn.LayerNorm) else x.pow(2).mean(-1)).add(eps).sqrt()
+            assert torch.allclose(got, want, atol=1e-6), (n, key)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -422,6 +447,13 @@ def test_labels_and_attrs():
     assert z.dims == ("prompt", "d_head") and int(z["head"]) == 2
     assert {"model", "revision", "site", "edits", "n", "dtype", "workbench"} <= set(p.attrs)
     assert np.allclose(p.isel(prompt=0).sum("key"), 1, atol=1e-5)
+
+
+def test_cross_attention_is_labelled_by_both_texts():
+    lm = opened("t5"); run = lm.run([LONG, SHORT], keep=["decoder.cross.pattern", "encoder.pattern"], targets=[[3, 4, 5], [6]])
+    p = run["decoder.cross.pattern"]
+    assert p.sizes["query"] == 4 and p.sizes["key"] == 7 and p.key_token.values[1].tolist()[:4] == ["#41", "#7", "#29", "#60"] and p.query_token.values[1].tolist() == ["#0", "#6", "", ""]
+    assert np.isnan(p.isel(prompt=1, query=3)).all() and np.isnan(p.isel(prompt=1, key=5)).all() and np.allclose(p.isel(prompt=0).sum("key"), 1, atol=1e-5)
 
 
 def test_batch_size_never_changes_a_result():

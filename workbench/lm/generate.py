@@ -64,7 +64,7 @@ def generate(lm, prompts, max_new_tokens: int = 20, edits=(), do_sample: bool = 
     if lm.kind == "masked": raise TokenError(f"{lm.id} fills masks and does not continue text: run it on a prompt with '{lm.mask_token}'.")
     if more.get("num_beams", 1) != 1: raise EditError("Beam search reorders rows between steps, so edits would follow the wrong prompt: use greedy or sampled decoding.")
     edits = (*lm.standing_edits, *([edits] if isinstance(edits, Edit) else edits))
-    batch = lm.tokens(prompts, side="left" if lm.kind == "causal" else "right")
+    batch = lm.tokens(prompts, side="left" if lm.kind == "causal" else "right", reply=True)
     if lm.kind == "causal" and lm.n_ctx and batch.ids.shape[1] + max_new_tokens > lm.n_ctx: raise TokenError(f"{batch.ids.shape[1]} tokens of prompt and {max_new_tokens} new ones are more than the {lm.n_ctx} the model reads: ask for at most {lm.n_ctx - batch.ids.shape[1]}.")
     targets = lm.decoder_tokens(None, len(batch)) if lm.kind == "seq2seq" else None
     stack = "decoder" if lm.kind == "seq2seq" else None

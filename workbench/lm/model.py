@@ -87,10 +87,10 @@ class LanguageModel:
     def mask_token(self): return getattr(self.tokenizer, "mask_token", None) or "[MASK]"
 
 # %% ../../nbs/lm/13_model.ipynb #23446fbb
-def _tokens(self, prompts, side: str = "right", check: bool = True) -> TokenBatch:
-    "Prompts as a padded batch on the model's device."
+def _tokens(self, prompts, side: str = "right", check: bool = True, reply: bool = False) -> TokenBatch:
+    "Prompts as a padded batch on the model's device; `reply` ends a chat where the next speaker begins."
     if side == "left" and self.family == "bart": raise TokenError(f"{self.id} numbers positions from the left edge and takes no position ids: pad on the right.")
-    batch = tokenize(prompts, self.tokenizer, self.n_ctx if check else None, self.d_vocab, side, self.pad_id)
+    batch = tokenize(prompts, self.tokenizer, self.n_ctx if check else None, self.d_vocab, side, self.pad_id, reply)
     return batch if batch.ids.device == self.device else batch.to(self.device)
 
 def _decoder_tokens(self, targets, n: int) -> TokenBatch:

@@ -84,7 +84,11 @@ class Site:
     def per_layer(self): return self.name != "module" and KINDS[self.name].per_layer
     @property
     def key_of(self): return (self.name, self.stack, self.cross, self.layer, self.path)
-    def at(self, **where): return replace(self, **where)
+    def at(self, **where):
+        "The same site elsewhere, e.g. `.at(layer=3)`. Widening (to None) and choosing a layer need no new check."
+        if set(where) - {"layer"} and any(v is not None for v in where.values()): return replace(self, **where)
+        new = object.__new__(Site); new.__dict__.update(self.__dict__ | where)
+        return new
 
     def __str__(self):
         head = ".".join(str(p) for p in (self.stack, "cross" if self.cross else None, self.path or self.name) if p)

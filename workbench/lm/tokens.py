@@ -69,18 +69,18 @@ def _as_list(prompts):
     prompts = list(prompts)
     return [prompts] if prompts and all(isinstance(p, int) for p in prompts) else prompts
 
-def _encode(tokenizer, prompt, which):
-    "The ids of one prompt."
+def _encode(tokenizer, prompt, which, reply=False):
+    "The ids of one prompt; with `reply` a chat ends where the next speaker begins."
     if isinstance(prompt, torch.Tensor): return prompt.tolist()
     if isinstance(prompt, (list, tuple)) and not _is_chat(prompt): return [int(i) for i in prompt]
     if tokenizer is None: raise TokenError("This model was opened without a tokenizer: pass load(..., tokenizer=...), or give token ids instead of text.")
-    if _is_chat(prompt): return tokenizer(render_chat(tokenizer, prompt), add_special_tokens=False)["input_ids"]
+    if _is_chat(prompt): return tokenizer(render_chat(tokenizer, prompt, reply), add_special_tokens=False)["input_ids"]
     if not isinstance(prompt, str): raise TokenError(f"{which} is a {type(prompt).__name__}; give text, token ids, or a chat (a list of role/content pairs).")
     if not prompt: raise TokenError(f"{which} is empty: there is no token to read a prediction from. Give at least one word.")
     return tokenizer(prompt)["input_ids"]
 
 # %% ../../nbs/lm/04_tokens.ipynb #5a870b1b
-def tokenize(prompts, tokenizer, n_ctx: int | None = None, d_vocab: int | None = None, side: str = "right", pad_id: int = 0) -> TokenBatch:
+def tokenize(prompts, tokenizer, n_ctx: int | None = None, d_vocab: int | None = None, side: str = "right", pad_id: int = 0, reply: bool = False) -> TokenBatch:
     "A checked, padded batch. Raises `TokenError` for an empty, over-long or out-of-vocabulary prompt."
     if isinstance(prompts, TokenBatch): return prompts
     given = _as_list(prompts)
@@ -88,7 +88,7 @@ def tokenize(prompts, tokenizer, n_ctx: int | None = None, d_vocab: int | None =
     rows = []
     for i, p in enumerate(given):
         which = f"Prompt {i}" if len(given) > 1 else "The prompt"
-        row = _encode(tokenizer, p, which)
+        row = _encode(tokenizer, p, which, reply)
         if not row: raise TokenError(f"{which} has no tokens: there is nothing to read a prediction from. Give at least one word.")
         if n_ctx and len(row) > n_ctx: raise TokenError(f"{which} has {len(row)} tokens and the model reads at most {n_ctx}: shorten it by {len(row) - n_ctx}.")
         if d_vocab and not 0 <= min(row) <= max(row) < d_vocab: raise TokenError(f"{which} holds token id {max(row)}; the model knows ids 0 to {d_vocab - 1}. Is this the model's own tokenizer?")
