@@ -40,7 +40,7 @@ docs: $(VENV)/.ready                     # _docs/index.html, and README.md from 
 outputs: $(VENV)/.ready                  # run every notebook again and keep its figures as small pictures
 	$(BIN)/python .ci/outputs.py $(ARGS)
 zoo: $(VENV)/.ready                      # train the built-in models again from their seeds
-	$(BIN)/python -m workbench.zoo.recipes $(ARGS)
+	$(BIN)/python -m workbench.zoo.retrain $(ARGS)
 
 # --- bench: against other libraries, in an environment of its own -----------------------------------------------------
 _bench/.venv/.ready: pyproject.toml setup.py tests/bench/requirements.txt

@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from ..lm.errors import WorkbenchError, nearest
-from .params import Param, read_notebook, read_params, say_kind, tagged_cells
+from .params import Param, read_notebook, read_params, tagged_cells
 
 # %% ../../nbs/reporting/02_catalogue.ipynb #3c95fb11
 def shelf() -> Path:
@@ -67,7 +67,7 @@ def default_text(param: Param) -> str:
 
 def help_text(report: Report) -> str:
     "Usage of one report: its line and a row for each parameter."
-    rows = [(p.name, say_kind(p.kind), default_text(p), p.help) for p in report.params.values()]
+    rows = [(p.name, p.says, default_text(p), p.help) for p in report.params.values()]
     width = max((len(r[0]) for r in rows), default=0)
     lines = [f"  {n:<{width}}  {kind}, {default}" + (f"\n  {'':<{width}}  {note}" if note else "") for n, kind, default, note in rows]
     return "\n".join([f"{report.title}: {report.line}", "", f"workbench report {report.name} [-p NAME=VALUE ...]", ""]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIMPLE', 'WORDS', 'tagged_cells', 'read_notebook', 'parameter_source', 'last_name', 'kind_of', 'subscripted',
-           'say_kind', 'Param', 'comments', 'assignments', 'make_param', 'read_params', 'Misfit', 'fit',
+           'range_of', 'say_kind', 'Param', 'comments', 'assignments', 'make_param', 'read_params', 'Misfit', 'fit',
            'next_or_misfit', 'first_fit', 'fit_inside', 'fits', 'from_text', 'number', 'read_json', 'example',
            'settle_one', 'settle']
 
@@ -68,6 +68,13 @@ def subscripted(name: str, inside: ast.expr) -> Any:
     if name == "Union": return Union[kinds]
     return SIMPLE[name][kinds]
 
+# %% ../../nbs/reporting/00_params.ipynb #b8413410
+def range_of(node: ast.expr | None) -> range | None:
+    "The range in an `Annotated[int, range(...)]`, if the annotation is one."
+    if not (isinstance(node, ast.Subscript) and last_name(node.value) == "Annotated" and isinstance(node.slice, ast.Tuple)): return None
+    calls = [n for n in node.slice.elts[1:] if isinstance(n, ast.Call) and last_name(n.func) == "range"]
+    return range(*map(ast.literal_eval, calls[0].args)) if calls else None
+
 # %% ../../nbs/reporting/00_params.ipynb #1a9e786a
 def say_kind(kind: Any) -> str:
     "A type in words, as `--help` and the error messages show it."
@@ -88,6 +95,12 @@ class Param:
     help: str = ""           # the comment behind it
     required: bool = False   # declared without a value
     literal: bool = True     # whether `default` is a value
+    within: range | None = None
+
+    @property
+    def says(self) -> str:
+        "Its type in words, with its range."
+        return say_kind(self.kind) + (f" from {self.within[0]} to {self.within[-1]}" if self.within else "")
 
 # %% ../../nbs/reporting/00_params.ipynb #aa3dcc53
 def comments(source: str) -> dict[int, str]:
@@ -109,17 +122,17 @@ def assignments(node: ast.stmt) -> list[tuple[str, ast.expr | None, ast.expr | N
 # %% ../../nbs/reporting/00_params.ipynb #23b81df7
 def make_param(name: str, annotation: ast.expr | None, value: ast.expr | None, note: str, report: str) -> Param:
     "A `Param` from the syntax of its assignment; the default must be of its own type."
-    try: kind = kind_of(annotation) if annotation is not None else None
+    try: kind, within = kind_of(annotation) if annotation is not None else None, range_of(annotation)
     except (KeyError, TypeError, ValueError, SyntaxError):
         raise WorkbenchError(f"Parameter '{name}' of report {report} is annotated `{ast.unparse(annotation)}`; "
                              "use int, float, str, bool, Path, list, dict, tuple, Literal, or a union of these.") from None
-    if value is None: return Param(name, kind, help=note, required=True)
+    if value is None: return Param(name, kind, help=note, required=True, within=within)
     try: default = ast.literal_eval(value)
-    except ValueError: return Param(name, kind or Any, ast.unparse(value), note, literal=False)
+    except ValueError: return Param(name, kind or Any, ast.unparse(value), note, literal=False, within=within)
     if kind is None: kind = type(default) if default is not None else Any
-    elif not fits(kind, default):
+    elif not fits(kind, default) or within and default not in within:
         raise WorkbenchError(f"Parameter '{name}' of report {report} is declared {say_kind(kind)} but its default is {default!r}.")
-    return Param(name, kind, default, note)
+    return Param(name, kind, default, note, within=within)
 
 # %% ../../nbs/reporting/00_params.ipynb #59b03154
 def read_params(
@@ -224,10 +237,12 @@ def example(param: Param) -> str:
 
 def settle_one(param: Param, value: Any, report: str, text: bool) -> Any:
     "One given value, checked and converted."
-    try: return (from_text if text else fit)(param.kind, value)
+    try:
+        found = (from_text if text else fit)(param.kind, value)
+        if param.within and found not in param.within: raise Misfit
+        return found
     except Misfit:
-        raise WorkbenchError(f"Parameter '{param.name}' of report {report} must be {say_kind(param.kind)}, "
-                             f"not {value!r}{example(param)}.") from None
+        raise WorkbenchError(f"Parameter '{param.name}' of report {report} must be {param.says}, not {value!r}{example(param)}.") from None
 
 # %% ../../nbs/reporting/00_params.ipynb #d0252faf
 def settle(

@@ -26,8 +26,10 @@ def plain(value, where: str = "the result"):
 MIME = "application/vnd.workbench.result+json"
 
 def cell_text(value) -> str:
-    "A value as one table cell; four significant digits for a fraction."
+    "A value as one table cell; four significant digits for a fraction, items with commas between them."
     if isinstance(value, float): return f"{value:.4g}"
+    if isinstance(value, dict): return ", ".join(f"{k} {cell_text(v)}" for k, v in value.items())
+    if isinstance(value, list) and value and not isinstance(value[0], (dict, list)): return ", ".join(map(cell_text, value))
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 class Result(dict):
