@@ -121,8 +121,8 @@ def train_tuned_lens(
     lm,                       # an opened causal or masked model
     texts,                    # list of texts or of token ids, or a TokenBatch, of the kind the model was trained on
     steps: int = 250,         # optimiser steps
-    batch_size: int = 16,     # texts per step
-    lr: float = 2e-3,         # Adam's peak learning rate; it falls to zero linearly
+    batch_size: int = 8,      # texts per step
+    lr: float = 3e-3,         # Adam's peak learning rate; it falls to zero linearly
     held_out: float = 0.2,    # share of the texts that the report is measured on
     seed: int = 0,            # draws the split and the batches
     progress=lambda x: x,     # e.g. tqdm
