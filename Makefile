@@ -39,6 +39,7 @@ docs: $(VENV)/.ready                     # _docs/index.html, and README.md from 
 	$(BIN)/python .ci/docs.py
 outputs: $(VENV)/.ready                  # run every notebook again and keep its figures as small pictures
 	$(BIN)/python .ci/outputs.py $(ARGS)
+	$(BIN)/python .ci/picture.py
 zoo: $(VENV)/.ready                      # train the built-in models again from their seeds
 	$(BIN)/python -m workbench.zoo.retrain $(ARGS)
 

@@ -8,6 +8,9 @@ from importlib import import_module
 
 _HOME = {  # public name -> the module that defines it
     "load": "workbench.lm.load",
+    "Site": "workbench.lm.sites",
+    "load_result": "workbench.lm.results",
+    "plot": "workbench.lm.results",
     "WorkbenchError": "workbench.lm.errors",
 }
 _ROOMS = "lm", "zoo", "tasks", "experiments", "lens", "reporting"

@@ -75,7 +75,7 @@ def report_usage() -> str:
 def models(args) -> int:
     "A line for each built-in model, from its card."
     from workbench import zoo
-    for name in zoo.names(): print(f"{name:<12}  {zoo.card(name).get('line', '')}")
+    for name in zoo.names(): print(f"{name:<12}  {zoo.card(name).get('about', '')}")
     return 0
 
 def check(args) -> int:

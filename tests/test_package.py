@@ -1,0 +1,125 @@
+"""The package as others get it: what it asks for, what it imports, what a wheel holds, and that a wheel can make a report."""
+import json, os, re, shutil, subprocess, sys, venv, zipfile
+from importlib import metadata
+from pathlib import Path
+
+import nbformat
+import pytest
+
+import workbench
+from conftest import ROOT, WORKBENCH
+from workbench.lm.errors import WorkbenchError
+from workbench.reporting.run import open_run
+
+PEERS = {"transformer-lens", "nnsight", "nnterp", "pyvene", "sae-lens", "captum", "circuitsvis", "bertviz", "ecco", "inseq", "lit-nlp", "baukit", "eap",
+         "auto-circuit", "circuit-tracer", "interpkit", "treescope", "penzai", "dictionary-learning", "sae-dashboard"}
+
+
+def requirements(): return [re.split(r"[ ;<>=!~\[(]", r)[0].lower() for r in metadata.requires("interp-workbench") or []]
+
+
+def test_no_other_interpretability_library_is_asked_for():
+    assert {"torch", "transformers", "xarray", "papermill"} <= set(requirements()) and not PEERS & set(requirements())
+
+
+def test_jupyterlab_and_nbdev_are_extras():
+    core = [r for r in metadata.requires("interp-workbench") if "extra ==" not in r]
+    assert not any(r.startswith(("jupyterlab", "nbdev", "pytest", "playwright")) for r in core)
+
+
+def test_every_requirement_has_its_reason_beside_it():
+    lines = (ROOT/"pyproject.toml").read_text().split("dependencies = [")[1].split("[project.scripts]")[0].splitlines()
+    asked = [line for line in lines if line.strip().startswith('"')]
+    assert len(asked) > 10 and all("# " in line for line in asked)
+
+
+def fresh(code): return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=os.sep)
+
+
+def test_import_is_lazy():
+    heavy = "torch transformers numpy pandas xarray plotly papermill nbformat IPython".split()
+    done = fresh(f"import sys, workbench; print([m for m in {heavy} if m in sys.modules])")
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_public_names_arrive_when_asked_for():
+    from workbench.lm.load import load
+    assert workbench.load is load and workbench.WorkbenchError is WorkbenchError and workbench.lens.__name__ == "workbench.lens"
+    assert {"load", "Site", "zoo", "tasks"} <= set(dir(workbench))
+    with pytest.raises(AttributeError, match="no attribute 'laod'"): workbench.laod
+
+
+def test_the_readme_names_commands_that_exist():
+    text = (ROOT/"README.md").read_text()
+    commands = set(re.findall(r"^make (\w+)", text, re.M)) | set(re.findall(r"`make (\w+)`", text))
+    assert {"report", "test"} <= commands
+    for target in commands: assert subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True).returncode == 0, target
+    for word in re.findall(r"^workbench (\w+)", text, re.M):
+        assert subprocess.run([*WORKBENCH, word, "--help"], capture_output=True).returncode == 0, word
+    for link in re.findall(r"\]\(((?!https?:|#)[^)]+)\)", text): assert (ROOT/link).exists(), link
+
+
+# --- the wheel --------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
+    "A wheel, built from a copy so that no stale build folder can leak into it."
+    source = tmp_path_factory.mktemp("source")
+    for name in "workbench", "reports": shutil.copytree(ROOT/name, source/name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    for name in "pyproject.toml", "setup.py", "README.md", "LICENSE": shutil.copy(ROOT/name, source/name)
+    done = subprocess.run([sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(source/"dist"), str(source)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    [path] = (source/"dist").glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="session")
+def installed(wheel, tmp_path_factory):
+    "An environment that holds the wheel, and sees the packages of this one but not this clone."
+    root = tmp_path_factory.mktemp("installed")
+    venv.create(root/"venv", with_pip=False, symlinks=True)
+    python = root/"venv"/"bin"/"python"
+    site = Path(subprocess.run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True).stdout.strip())
+    here = {str(Path(p)) for p in sys.path if p.endswith(("site-packages", "dist-packages"))}
+    (site/"packages.pth").write_text("\n".join(sorted(here)))
+    done = subprocess.run([sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--force-reinstall", "--no-index", str(wheel)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+def in_wheel(installed, *words): return subprocess.run([str(installed/"venv"/"bin"/"workbench"), *words], cwd=installed, capture_output=True, text=True, timeout=400)
+
+
+@pytest.mark.wheel
+def test_wheel_holds_everything(wheel):
+    held = set(zipfile.ZipFile(wheel).namelist())
+    expected = {str(p.relative_to(ROOT)) for p in ROOT.glob("workbench/**/*") if p.is_file() and "__pycache__" not in p.parts and ".ipynb_checkpoints" not in p.parts}
+    expected |= {f"workbench/{p.relative_to(ROOT)}" for p in (ROOT/"reports").glob("*") if p.suffix in (".py", ".ipynb")}
+    assert expected - held == set()
+    assert {"workbench/reports/tour.ipynb", "workbench/reporting/static/page.js", "workbench/reporting/static/page.css"} <= held
+    assert {f"workbench/zoo/models/{n}/model.safetensors" for n in workbench.zoo.names()} <= held if hasattr(workbench.zoo, "names") else True
+    assert not [n for n in held if n.startswith(("tests/", "nbs/", "reports/", "build/"))]
+
+
+@pytest.mark.wheel
+def test_wheel_lists_its_reports(installed):
+    where = subprocess.run([str(installed/"venv"/"bin"/"python"), "-c", "import workbench; print(workbench.__file__)"], cwd=installed, capture_output=True, text=True).stdout
+    assert str(installed) in where
+    assert "tour" in in_wheel(installed, "reports").stdout and "micro" in in_wheel(installed, "models").stdout
+
+
+@pytest.mark.wheel
+def test_wheel_makes_a_report(installed):
+    done = in_wheel(installed, "report", "tour", "-p", "n_heads=1")
+    assert done.returncode == 0, done.stderr
+    record = open_run(Path(done.stdout.strip()).parent).record
+    assert record["status"] == "done" and record["commit"] is None and record["result"]["answer"]
+
+
+# --- papermill alone --------------------------------------------------------------------------------------------------
+def test_tour_runs_under_plain_papermill(tmp_path):
+    out = tmp_path/"out.ipynb"
+    done = subprocess.run([str(Path(sys.executable).parent/"papermill"), str(ROOT/"reports"/"tour.ipynb"), str(out), "-p", "model", "micro", "--no-progress-bar"],
+                          capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    cells = nbformat.read(out, 4).cells
+    assert [c for c in cells if "result" in c.metadata.get("tags", [])][0].outputs
