@@ -1,6 +1,7 @@
 """The vocabulary lens against plain Hugging Face arithmetic, on random weights of every family and on shipped models."""
 import hashlib
 import warnings
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -9,13 +10,15 @@ import transformers as tf
 
 from workbench.lens import (LensError, direct_logit_attribution, folded_unembed, head_grid, load_translators, logit_lens, project, race,
                             train_tuned_lens)
-from workbench.lens.project import Projection, read_norm, token_ids
+from workbench.lens.project import Projection, read_norm
 from workbench.lm.edits import scale, zero
 from workbench.lm.errors import WorkbenchError
-from workbench.lm.load import builtin_names, load
+from workbench.lm.load import load
 from workbench.lm.model import AnswerError
 from workbench.lm.results import load_result, save
 from workbench.lm.sites import Site, SiteError
+from workbench.tasks.catalogue import make
+from workbench.tasks.corpus import rows
 
 warnings.filterwarnings("ignore")
 torch.set_num_threads(1)
@@ -322,6 +325,7 @@ def test_translators_of_another_model_and_broken_files_are_refused(opened, tmp_p
     (lambda lm: direct_logit_attribution(lm, [LONG], 5, by="heads"), "layer, head or neuron"),
     (lambda lm: direct_logit_attribution(lm, [LONG, SHORT], 5, position=5), "Position 5 does not exist in prompt 1"),
     (lambda lm: direct_logit_attribution(lm, [LONG], 5, position=[0, 1]), "1 prompts and 2 positions"),
+    (lambda lm: direct_logit_attribution(lm, [LONG], 5, position="last"), "whole number"),
     (lambda lm: direct_logit_attribution(lm, [LONG, SHORT], [5, 6, 7]), "2 prompts and 3 answers"),
     (lambda lm: direct_logit_attribution(lm, [LONG], V), "does not exist"),
     (lambda lm: direct_logit_attribution(lm, [LONG], "Paris"), "without a tokenizer"),
@@ -334,3 +338,88 @@ def test_translators_of_another_model_and_broken_files_are_refused(opened, tmp_p
 ])
 def test_bad_input_is_one_clear_sentence(opened, call, says):
     with pytest.raises(WorkbenchError, match=says.replace("(", r"\(")): call(opened("gpt2"))
+
+
+# --- on models that learned something, and on their untrained twins -------------------------------------------------------
+TRAINED = ["micro", "micro-llama"]
+
+
+@pytest.fixture(scope="module")
+def trained():
+    made = {}
+    return lambda name: made.setdefault(name, load(name))
+
+
+@pytest.fixture(scope="module")
+def untrained(trained):
+    made = {}
+    def twin(name):
+        torch.manual_seed(0); lm = trained(name)
+        return load(tf.AutoModelForCausalLM.from_config(lm.config), lm.tokenizer)
+    return lambda name: made.get(name) or made.setdefault(name, twin(name))
+
+
+def last_ranks(lm, task):
+    "Rank of the answer at the last position after each entry, (prompt, layer)."
+    ranks = logit_lens(lm, task.prompts, answers={"answer": task.answer_ids}).answer_rank.isel(answer=0)
+    return np.array([ranks.values[i, :, n - 1] for i, n in enumerate(lm.tokens(task.prompts).lengths)])
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_lens_finds_a_learned_fact_and_none_in_the_untrained_twin(trained, untrained, name):
+    lm = trained(name); task = make("capitals", n=40, seed=1).for_model(lm); chance = lm.d_vocab / 2
+    know, blank = last_ranks(lm, task), last_ranks(untrained(name), task)
+    assert (know[:, -1] == 0).mean() >= .95
+    assert know[:, 0].mean() > chance / 2              # the embedding of the last word knows no capital
+    assert (blank.mean(0) > chance / 2).all() and (blank == 0).mean() < .05
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_intent_word_flips_the_race(trained, untrained, name):
+    lm, items = trained(name), make("conflict", n=100, seed=2).items
+    def wins(lm, prompts): return np.array([w == "in_context" for w in race(lm, prompts, [i.truth["memory"] for i in items], [i.truth["context"] for i in items]).winner.values])
+    asked = np.array([i.truth["kind"] == "context" for i in items])
+    assert (wins(lm, [i.prompt for i in items]) == asked).mean() >= .9 and (wins(lm, [i.corrupt for i in items]) == ~asked).mean() >= .9
+    blank = np.concatenate([wins(untrained(name), [i.prompt for i in items]) == asked, wins(untrained(name), [i.corrupt for i in items]) == ~asked])
+    assert .35 < blank.mean() < .65                    # chance is exactly one half: n = 200, 4 standard errors
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_push_to_the_context_word_comes_from_where_it_was_said(trained, name):
+    lm = trained(name); task = make("conflict", n=60, seed=3, intent="context").for_model(lm)
+    r = race(lm, task.prompts, [i.truth["memory"] for i in task.items], [i.truth["context"] for i in task.items])
+    push = (r.source_logit.sel(contender="in_context") - r.source_logit.sel(contender="memorised")).sum(("layer", "head"), skipna=False)
+    said = task.positions("claim").numpy()
+    assert (np.nanargmax(push.values, -1) == said).mean() >= .9
+    assert r.attrs["residual_error"] < 1e-4 and r.attrs["source_error"] < 1e-4
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_attribution_is_exact_on_trained_models(trained, name):
+    lm = trained(name); task = make("ioi", n=20, seed=0).for_model(lm); own = lm.run(task.prompts).last_logits.double(); row = torch.arange(len(task))
+    for by in ("layer", "head", "neuron"):
+        dla = direct_logit_attribution(lm, task.prompts, task.answer_ids, task.foil_ids, by=by)
+        assert np.abs(dla.sum("component").values - (own[row, task.answer_ids] - own[row, task.foil_ids]).numpy()).max() < 1e-4
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_tuned_lens_beats_the_plain_lens_at_every_layer_but_the_last(trained, name):
+    lm = trained(name); vocab = lm.tokenizer.get_vocab(); before = digest(lm.model)
+    tuned = train_tuned_lens(lm, [[vocab[w] for w in words] for words, _ in islice(rows(11), 100)], steps=60)
+    kl = tuned.report.kl
+    assert (kl.sel(lens="tuned").values[:-1] < kl.sel(lens="plain").values[:-1]).all() and float(kl[1, -1]) < 1e-6
+    assert kl.attrs["n"] == 20 * 128 and digest(lm.model) == before
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_an_answer_of_several_or_unknown_words_is_refused(trained, name):
+    lm = trained(name)
+    with pytest.raises(AnswerError, match="3 tokens"): race(lm, "The capital of France is", "Paris and Rome", "Rome")
+    with pytest.raises(AnswerError, match="does not know"): direct_logit_attribution(lm, "The capital of France is", "Xyzzy")
+
+
+def test_masked_twin_is_read_through_its_own_head(trained):
+    lm = trained("micro-bert"); task = make("capitals", n=30, seed=1).for_model(lm)
+    lens = logit_lens(lm, task.prompts, answers={"answer": task.answer_ids}); at = [int((lm.tokens(p).ids[0] == lm.mask_id).nonzero()[0]) for p in task.prompts]
+    ranks = np.array([lens.answer_rank.values[i, :, p, 0] for i, p in enumerate(at)])
+    assert lens.attrs["last_layer_error"] < 1e-4 and (ranks[:, -1] == 0).mean() >= .9 and ranks[:, 0].mean() > 20

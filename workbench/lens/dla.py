@@ -31,9 +31,9 @@ def _position(position, n):
     "An int for all prompts, or a list with one int per prompt."
     if hasattr(position, "tolist"): position = position.tolist()
     if isinstance(position, int): return position
-    position = [int(p) for p in position]
+    if not isinstance(position, (list, tuple)) or not all(isinstance(p, int) for p in position): raise LensError(f"position={position!r}: give a whole number (-1 is the last token), or one for each prompt.")
     if len(position) != n: raise LensError(f"{n} prompts and {len(position)} positions: give one position, or one for each prompt.")
-    return position
+    return list(position)
 
 def physical(batch, position) -> torch.Tensor:
     "Index (prompt,) into the padded batch of a position counted from each first real token (or from the end)."
@@ -54,7 +54,7 @@ class Reader:
         u, b = self.projection.directions(ids)
         self.direction = norm.pull(u, norm.scale(final)[:, None])      # (prompt, token, d_model)
         self.bias = u @ norm.bias + b                                  # (prompt, token)
-        self.logits = run.logits_tensor[torch.arange(len(ids)), self.index].double().cpu().gather(1, ids)
+        self.logits = self.here(run.logits_tensor).gather(1, ids)
 
     def site(self, name, layer=None, cross=False):
         return Site(name, layer=layer, cross=cross, stack=self.stack.name, pos=self.position if isinstance(self.position, int) else None)
@@ -62,8 +62,11 @@ class Reader:
     def at(self, name, layer=None, cross=False):
         "The value of a site at the position, (prompt, ...) float64 on the CPU."
         x = self.run.tensor(self.site(name, layer, cross))
-        x = x[:, 0] if isinstance(self.position, int) else x[torch.arange(len(x)), self.index]
-        return x.double().cpu()
+        return x[:, 0].double().cpu() if isinstance(self.position, int) else self.here(x)
+
+    def here(self, x):
+        "x (prompt, physical pos, ...) at the position."
+        return x[torch.arange(len(x), device=x.device), self.index.to(x.device)].double().cpu()
 
     def read(self, x): return torch.einsum("p...d,ptd->pt...", x, self.direction)
 

@@ -29,7 +29,7 @@ def real_states(run) -> list:
     "The residual states of the real tokens, embedding first, then after each layer: `n_layers + 1` tensors (token, d_model)."
     real, s = read_batch(run).mask.bool(), run.lm.main
     sites = [Site("resid_pre", layer=0, stack=s.name)] + [Site("resid_post", layer=l, stack=s.name) for l in range(s.n_layers)]
-    return [run.tensor(site)[real] for site in sites]
+    return [(x := run.tensor(site))[real.to(x.device)].to(run.lm.device) for site in sites]
 
 # %% ../../nbs/lens/01_logit_lens.ipynb #5eb53c46
 def _reading(logits, own, k, follow):
@@ -45,7 +45,7 @@ def _read_layer(projection, x, scale, own, k, follow, budget=2 ** 26):
     size = max(1, budget // own.shape[-1]); parts = []
     for i in range(0, len(x), size):
         at = slice(i, i + size)
-        parts.append(_reading(projection(x[at], None if scale is None else scale[at]), own[at].float(), k, follow[at]))
+        parts.append(_reading(projection(x[at], None if scale is None else scale[at]).to(own), own[at], k, follow[at]))
     return {n: torch.cat([p[n] for p in parts]).cpu() for n in parts[0]}
 
 # %% ../../nbs/lens/01_logit_lens.ipynb #d2797ec0

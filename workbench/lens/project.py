@@ -76,15 +76,15 @@ class Projection:
 
     def after_norm(self, x, cap: bool = True):
         "Logits (..., vocab) of states (..., d_model) that have passed the final norm."
-        y = self.head((x if self.between is None else self.between(x)) * self.multiplier).float()
-        y = y if self.bias is None else y + self.bias[0]
+        y = self.head((x if self.between is None else self.between(x)) * self.multiplier)
+        y = y.to(torch.promote_types(y.dtype, torch.float32)); y = y if self.bias is None else y + self.bias[0]
         return torch.tanh(y / self.cap) * self.cap if cap and self.cap else y
 
     def __call__(self, x, scale=None, cap: bool = True):
         "Logits (..., vocab) of residual states (..., d_model). `scale` (..., 1) freezes the final norm there."
         if scale is None: return self.after_norm(x if self.norm is None else self.norm(x), cap)
-        n = self.linear_norm()
-        return self.after_norm((n.frozen(x.float(), scale) + n.bias.to(x.device).float()).to(x.dtype), cap)
+        n, wide = self.linear_norm(), x.to(torch.promote_types(x.dtype, torch.float32))
+        return self.after_norm((n.frozen(wide, scale.to(wide)) + n.bias.to(wide)).to(x.dtype), cap)
 
 # %% ../../nbs/lens/00_project.ipynb #065192f5
 def _linear_norm(self) -> LinearNorm:
@@ -97,10 +97,10 @@ def _linear_norm(self) -> LinearNorm:
 
 def _directions(self, ids):
     "`(direction, bias)` of tokens, (..., d_model) and (...): their logit before any cap is `direction @ normed state + bias`."
-    w = self.lm.unembed.weight.detach()[ids].double().cpu() * self.multiplier
+    w = self.lm.unembed.weight.detach()[ids.to(self.lm.unembed.weight.device)].double().cpu() * self.multiplier
     if self.between is not None: w = w @ self.between.weight.detach().double().cpu()
     b = self.lm.unembed.bias
-    return w, torch.zeros(w.shape[:-1]).double() if b is None else b.detach()[ids].double().cpu()
+    return w, torch.zeros(w.shape[:-1]).double() if b is None else b.detach()[ids.to(b.device)].double().cpu()
 
 Projection.linear_norm, Projection.directions = _linear_norm, _directions
 

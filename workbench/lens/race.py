@@ -33,8 +33,8 @@ def _aligned_keys(batch, x):
 def source_shares(reader, batch, layer: int) -> tuple:
     "`(shares, error)`: a layer's heads split by source, (prompt, token, head, source), and |their sum - the head's own share|."
     sub = attention_sublayer(reader, layer)
-    p = reader.run.tensor(reader.site("pattern", layer)); rows = torch.arange(len(p), device=p.device)
-    p = (p[:, :, 0] if isinstance(reader.position, int) else p[rows, :, reader.index]).double().cpu()           # (prompt, head, key)
+    p = reader.run.tensor(reader.site("pattern", layer))
+    p = p[:, :, 0].double().cpu() if isinstance(reader.position, int) else reader.here(p.transpose(1, 2))       # (prompt, head, key)
     v = reader.run.tensor(Site("v", layer=layer, stack=reader.stack.name)).double().cpu()
     v = v.repeat_interleave(p.shape[1] // v.shape[2], dim=2)                                                    # (prompt, key, head, d_head)
     shares = torch.einsum("phk,pkhe,pthe->pthk", p, v, sub.reads)
