@@ -11,6 +11,7 @@ from nbclient import NotebookClient
 
 from workbench.reporting.kernel import ReportKernel
 
+VIEW = "application/vnd.jupyter.widget-view+json"
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -24,6 +25,7 @@ def stored(path: Path) -> None:
     for cell in nb.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code": cell.execution_count = None
+        if cell.cell_type == "code": cell.outputs = [o for o in cell.outputs if VIEW not in o.get("data", {}) or "text/html" in o.data]  # without its state a widget shows nothing
         for output in cell.get("outputs", []):
             if "execution_count" in output: output["execution_count"] = None
     path.write_text(json.dumps(json.loads(nbformat.writes(nb)), sort_keys=True, indent=1, ensure_ascii=False) + "\n", "utf-8")

@@ -98,9 +98,10 @@ def widget_html(view: dict, data: dict, parts: Parts) -> str | None:
     return f'<div class="wb-widget" data-model="{html.escape(view["model_id"])}"></div>'
 
 # %% ../../nbs/reporting/06_page.ipynb #b1151f27
-def is_bar(view: dict, parts: Parts) -> bool:
+def is_bar(data: dict, parts: Parts) -> bool:
     "Whether a widget is a progress bar: once a report is done it says nothing."
-    model = parts.models.get(view.get("model_id"), {})
+    if re.search(r"\d+%\|.*\|", joined(data.get("text/plain", ""))): return True
+    model = parts.models.get(data[WIDGET].get("model_id"), {})
     kinds = [model] + [parts.models.get(r, {}) for r in references(model.get("state", {}))]
     return any("Progress" in m.get("model_name", "") for m in kinds)
 
@@ -114,7 +115,7 @@ def bundle_html(data: dict, parts: Parts) -> str:
     for kind in ("image/png", "image/jpeg"):
         if kind in data: return f'<img alt="" src="data:{kind};base64,{joined(data[kind]).strip()}">'
     if "text/markdown" in data: return markdown_html(joined(data["text/markdown"]))
-    if WIDGET in data and is_bar(data[WIDGET], parts): return ""
+    if WIDGET in data and is_bar(data, parts): return ""
     if WIDGET in data: return '<p class="wb-note">A control that needs a running kernel: open the notebook to use it.</p>'
     return f'<pre class="wb-text">{ansi2html(joined(data.get("text/plain", "")))}</pre>'
 
