@@ -72,7 +72,7 @@ def local_links(body: str, here: Path, known: dict[str, str]) -> str:
     return re.sub(r'href="(https?://[^"/]+/interp-workbench/|/interp-workbench/)?((?:[\w-]+/)*[\w-]+\.html)(#[^"]*)?"', one, body)
 
 
-EXTRA = """.wb-code, .wb-code:not(x) { display: block } nav h2 { font-size: 12px; margin: 1.1rem 0 .2rem; padding: 0; border: 0; color: var(--soft); font-weight: 600 }
+EXTRA = """.wb-code, .wb-code:not(x) { display: block } #wb-code { display: none } .wb-prose img { max-width: 100% } nav h2 { font-size: 12px; margin: 1.1rem 0 .2rem; padding: 0; border: 0; color: var(--soft); font-weight: 600 }
 nav .here { color: var(--accent); border-left-color: var(--accent) } .wb-figure { min-height: 0 } math { font-size: 1.05em } .wb-output { border-left: 3px solid var(--line); padding-left: 1rem }"""
 
 
