@@ -1,0 +1,75 @@
+"""Measure this package beside its peers. `python tests/bench/run.py [GROUP ...] [--write] [--quick]`
+
+Without groups everything is measured and `results.json`, which the documentation reads, is written. With groups (see `rows.GROUPS`) the
+table is only printed, unless --write says that their rows should replace the old ones. Run it in the environment that `make bench` builds."""
+import os
+
+os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
+
+import argparse
+import datetime
+import json
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+RESULTS = Path(__file__).with_name("results.json")
+PACKAGES = ("torch", "transformers", "interp-workbench", "transformer-lens", "nnsight")
+
+
+def machine() -> dict:
+    "The processor, without any name of the host."
+    info = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [l.split(":", 1)[1].strip() for l in info if l.startswith("model name")]
+    return dict(cpu=names[0] if names else platform.processor(), cores=os.cpu_count(), system=platform.system(), python=platform.python_version(), threads_used=1)
+
+
+def show(row: dict):
+    "One row as one line."
+    label = f"{row['group']:<10} {row.get('shape') or '':<6} {row['library']:<37}"[:58] + f" {row['job'][:42]:<43}"
+    if row["group"] == "memory": print(label, f"held {row['held_bytes'] / 2**20:8.3f} MiB of {row['site_bytes'] / 2**20:.3f}, left behind {row['left_bytes'] / 2**20:7.3f}, peak over plain {row['peak_over_plain_bytes'] / 2**20:7.1f} MiB")
+    elif row["group"] == "imports": print(label, f"{row['cpu_s_median']:8.2f} s CPU (best {row['cpu_s_best']:.2f})")
+    else: print(label, f"{row['cpu_ms_median']:9.2f} ms  {row['ratio']:6.2f}x [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]  error {row.get('error', '')}")
+
+
+def measure(name: str, quick: bool) -> list:
+    "The rows of a group, each with the date and the load of the machine before and after."
+    from rows import GROUPS
+    import torch
+    torch.set_num_threads(1); job, shape, repeats = GROUPS[name]; before = os.getloadavg()[0]
+    print(f"\n{name}: {repeats} rounds, load average {before:.1f}", flush=True)
+    rows = job(shape, min(repeats, 2) if quick else repeats)
+    for row in rows: row |= dict(date=datetime.date.today().isoformat(), load=[round(before, 1), round(os.getloadavg()[0], 1)]); show(row)
+    sys.stdout.flush()
+    return rows
+
+
+def write(name: str, rows: list):
+    "Put the rows of group `name` into `results.json`, and judge the promises once every group is there."
+    from bars import bars
+    from rows import GROUPS
+    from shapes import SHAPES
+    old = json.loads(RESULTS.read_text())["groups"] if RESULTS.exists() else {}
+    groups = {n: rows if n == name else old[n] for n in GROUPS if n == name or n in old}
+    promises = bars([r for g in groups.values() for r in g]) if len(groups) == len(GROUPS) else []
+    RESULTS.write_text(json.dumps(dict(machine=machine(), versions={p: version(p) for p in PACKAGES}, shapes={k: dict(what=what, tokens=n) for k, (what, n, _) in SHAPES.items()},
+                                       bars=promises, groups=groups), indent=1) + "\n")
+    return promises
+
+
+def main():
+    from rows import GROUPS
+    ask = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    ask.add_argument("groups", nargs="*", metavar="GROUP", help=", ".join(GROUPS)); ask.add_argument("--write", action="store_true", help="put these groups into results.json")
+    ask.add_argument("--quick", action="store_true", help="two rounds of everything, to see that it runs; writes nothing")
+    given = ask.parse_args(); promises = []
+    if unknown := set(given.groups) - set(GROUPS): ask.error(f"no group {', '.join(unknown)}; there are {', '.join(GROUPS)}")
+    for name in given.groups or GROUPS:
+        rows = measure(name, given.quick)
+        if not given.quick and (given.write or not given.groups): promises = write(name, rows)
+    print()
+    for p in promises: print("ok    " if p["ok"] else "MISSED", f"{p['claim']} {p['bar']:g}: {p['value']:.3g}")
+
+
+if __name__ == "__main__": main()

@@ -1,0 +1,53 @@
+"""Random models of the measured shapes, a tokenizer in memory, and twins that share one set of weights."""
+import copy
+import tempfile
+from functools import lru_cache
+
+import torch
+from tokenizers import Tokenizer, models
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+_NO_END = dict(bos_token_id=1, eos_token_id=None, pad_token_id=0)      # generation always runs its full length
+SHAPES = {
+    "thin": ("12-layer d=48 GPT-2", 16, lambda: GPT2LMHeadModel(GPT2Config(vocab_size=1000, n_embd=48, n_layer=12, n_head=4, n_positions=128, **_NO_END))),
+    "gpt2": ("GPT-2 small shape (12 x 768)", 64, lambda: GPT2LMHeadModel(GPT2Config(**_NO_END))),
+    "llama": ("Llama shape (8 x 256, 8 heads on 2 K/V heads)", 32, lambda: LlamaForCausalLM(LlamaConfig(
+        vocab_size=1000, hidden_size=256, intermediate_size=768, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=2, max_position_embeddings=128, **_NO_END))),
+    "wide": ("GPT-2 architecture (12 x 512, 8 heads), 4 rows", 256, lambda: GPT2LMHeadModel(GPT2Config(vocab_size=1000, n_embd=512, n_layer=12, n_head=8, n_positions=256, **_NO_END))),
+}
+
+
+@lru_cache(None)
+def model(shape: str, seed: int = 0):
+    "The random model of a shape, float32, on the CPU. Weights three times the default, so that logits differ between inputs."
+    torch.manual_seed(seed); made = SHAPES[shape][2]().eval().requires_grad_(False)
+    for p in made.parameters():
+        if p.dim() > 1: p.mul_(3.0)
+    return made
+
+
+def ids(shape: str, rows: int = 1, length: int | None = None, seed: int = 1) -> torch.Tensor:
+    "Random token ids (row, pos) for a shape."
+    low = torch.Generator().manual_seed(seed)
+    return torch.randint(3, 1000, (rows, length or SHAPES[shape][1]), generator=low)
+
+
+def twin(made, attention: str = "sdpa"):
+    "A second model object over the same weight tensors: what one library does to its modules cannot slow another down."
+    same = {id(t): t for t in (*made.parameters(), *made.buffers())}
+    other = copy.deepcopy(made, same); other.set_attn_implementation(attention)
+    return other
+
+
+def tokenizer(vocab: int):
+    "A word-level tokenizer of the right size; the peers ask for one even when they are given ids."
+    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(vocab)}, unk_token="w0"))
+    return PreTrainedTokenizerFast(tokenizer_object=words, unk_token="w0", bos_token="w1", eos_token="w2", pad_token="w0")
+
+
+@lru_cache(None)
+def folder(shape: str) -> str:
+    "A folder with the shape's configuration and tokenizer, which TransformerLens reads by path."
+    made = model(shape); where = tempfile.mkdtemp()
+    made.config.save_pretrained(where); tokenizer(made.config.vocab_size).save_pretrained(where)
+    return where
