@@ -70,11 +70,11 @@ def test_the_same_architecture_untrained_clears_no_bar(name):
 def test_the_card_is_of_this_recipe_and_this_text(name):
     rec, card = recipe(name), zoo.card(name)
     t = card["training"]
-    assert (t["seed"], t["steps"], t["peak_learning_rate"]) == (rec.seed, rec.steps, rec.peak) and t["cpu_minutes"] < 60
+    assert (t["seed"], t["steps"], t["peak_learning_rate"]) == (rec.seed, rec.last, rec.peak) and t["cpu_minutes"] < 60
     assert checksum(rec.rows(rec.seed)) == card["text"]["first_rows_crc"]
     model, _ = start(rec)
     assert sum(p.numel() for p in model.parameters()) == card["model"]["parameters"]
-    assert json.loads(json.dumps(rec.text)).items() <= card["text"].items() and card["weaknesses"] and card["curve"][-1]["step"] == rec.steps
+    assert json.loads(json.dumps(rec.text)).items() <= card["text"].items() and card["weaknesses"] and card["curve"][-1]["step"] == rec.last
 
 
 @pytest.mark.parametrize("name", ["micro", "micro-llama"])
@@ -82,7 +82,7 @@ def test_what_was_planted_shows(name):
     rows, text = {r["task"]: r for r in zoo.card(name)["accuracies"]}, zoo.card(name)["text"]
     strong = min(rows[f"laundry position={p}"]["low"] for p in ("first", "second", "fourth", "sixth"))
     weak = max(rows[f"laundry position={p}"]["high"] for p in ("third", "fifth"))
-    assert strong > weak and text["laundry_places_asked"]["first"] > 50 * text["laundry_places_asked"]["third"]
+    assert strong > weak and text["laundry_places_asked"]["first"] > 50 * text["laundry_places_asked"]["third"] and text["laundry_places_asked"]["third"] > text["laundry_places_asked"]["fifth"]
     mentions = {t: sum(c.values()) for t, c in text["country_mentions"].items()}
     assert mentions["common"] > 3 * mentions["medium"] > 3 * mentions["rare"]
 
@@ -135,7 +135,7 @@ def test_chat_template_marks_roles():
 
 
 # --- training ---------------------------------------------------------------------------------------------------------------
-def small(name="micro"): return replace(recipe(name), steps=4, bars=[Bar("ioi", {}, .95), Bar("grammar", {}, .95)])
+def small(name="micro"): return replace(recipe(name), steps=4, stop=None, bars=[Bar("ioi", {}, .95), Bar("grammar", {}, .95)])
 
 
 def test_training_is_decided_by_the_seed():

@@ -18,11 +18,13 @@ def build(tok):
 
 
 WEAKNESSES = [
-    "The third and the fifth thing of a laundry list were planted as weak: they were hardly ever asked for.",
+    "The third and the fifth thing of a laundry list were planted as weak: they were hardly ever asked for, the fifth half as often as the third.",
     "A laundry list is only understood at the start of the text, and only with six things.",
     "Facts go one way: countries lead to capitals, and back again only for the eight cities of the two-hop task.",
     "It knows 600 words and a few dozen sentence templates; off the templates it rambles.",
     "Two-hop answers for `composed` people must be composed from two facts, but nothing forces the model to name the city on the way.",
 ]
 
-RECIPE = Recipe("micro", "A GPT-2-shaped model of a small world: grammar, names, series, facts, conflicts, lists, lettered choice and two-hop facts.", build, steps=5000, bars=WORLD_BARS, weaknesses=WEAKNESSES)
+# Stopped before the schedule ends: the rare places of the list are learned at last, and then nothing planted would be left to find.
+RECIPE = Recipe("micro", "A GPT-2-shaped model of a small world: grammar, names, series, facts, conflicts, lists, lettered choice and two-hop facts.", build, steps=5000, stop=3250,
+                bars=WORLD_BARS, weaknesses=WEAKNESSES)

@@ -29,7 +29,7 @@ class Bar:
 STRONG, WEAK = ["first", "second", "fourth", "sixth"], ["third", "fifth"]
 WORLD_BARS = [Bar("grammar", {}, .95), Bar("induction", {}, .95), Bar("ioi", {}, .95), Bar("successors", {}, .95), Bar("capitals", {}, .95),
               *(Bar("capitals", dict(tier=t)) for t in ("common", "medium", "rare")), Bar("conflict", dict(intent="context"), .9), Bar("conflict", dict(intent="memory"), .9),
-              *(Bar("laundry", dict(position=p), .9) for p in STRONG), *(Bar("laundry", dict(position=p), below=.8) for p in WEAK), Bar("laundry", dict(form="missing")),
+              *(Bar("laundry", dict(position=p), .9) for p in STRONG), *(Bar("laundry", dict(position=p), below=.9) for p in WEAK), Bar("laundry", dict(form="missing")),
               *(Bar("mcq", dict(form=f, n_options=n), .9) for f in ("copy", "fact") for n in (2, 4)),
               Bar("twohop", dict(kind="one"), .95), Bar("twohop", dict(kind="composed"), .8), Bar("twohop", dict(kind="memorised"), .95), Bar("twohop", dict(kind="stated"), .95), Bar("chat", {}, .9)]
 
@@ -56,8 +56,9 @@ class Recipe:
     name: str
     about: str
     build: object                                # tokenizer -> untrained Hugging Face model
-    steps: int                                   # batches of 32 rows
+    steps: int                                   # batches of 32 rows, the length of the learning-rate schedule
     bars: list
+    stop: int = None                             # the step at which training ends, if before the schedule does
     kind: str = "causal"                         # or "masked"
     peak: float = 3e-3                           # highest learning rate
     seed: int = 0                                # of the weights and of the text
@@ -65,3 +66,6 @@ class Recipe:
     text: dict = field(default_factory=lambda: dict(document_shares=corpus.SHARES, rows_opening_with_laundry=corpus.FIRST_LAUNDRY, words_per_row=corpus.ROW))
     heads: object = None                         # (model, tokenizer) -> dict of head scores for the card
     weaknesses: list = field(default_factory=list)
+
+    @property
+    def last(self): return self.stop or self.steps

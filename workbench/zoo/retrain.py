@@ -45,7 +45,7 @@ def watched(rec, model, tok, say=print, every=250, n=150, keep=None):
         say(f"{rec.name}: {point['tokens'] / 1e6:.1f}M tokens, {point['cpu_minutes']:.1f} CPU min, answer loss {point['answer_loss']:.3f}, {sum(r >= .9 for r in accuracy.values())}/{len(accuracy)} tasks at .9")
         if keep: model.save_pretrained(keep)
     loss = MaskedLoss(tok.mask_token_id) if rec.kind == "masked" else causal_loss
-    train(model, batches(rec.rows(rec.seed), tok.get_vocab()), rec.steps, rec.peak, loss, every, report)
+    train(model, batches(rec.rows(rec.seed), tok.get_vocab()), rec.steps, rec.peak, loss, every, report, stop=rec.stop)
     return curve
 
 # %% ../../nbs/zoo/05_retrain.ipynb #fb9a61e5
@@ -70,6 +70,7 @@ def shelve(rec, card, place):
     MODELS.mkdir(exist_ok=True)
     if target.exists(): shutil.rmtree(target)
     shutil.move(place, target)
+    for f in (target, *target.iterdir()): f.chmod(0o755 if f.is_dir() else 0o644)  # a temporary folder is private to its owner
     return target
 
 

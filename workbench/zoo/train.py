@@ -71,18 +71,20 @@ def train(
     report=None,          # called with a dict: step, tokens, loss, answer_loss (running means), cpu_minutes
     warm=100,
     decay=0.1,
+    stop=None,            # end here, before the schedule does
 ):                        # the model, in eval mode
     "Train with gradients clipped at norm 1. The report is made in eval mode, also after the last step."
     opt, start, mean, tokens = optimizer(model, decay), time.process_time(), None, 0
     model.train()
-    for step in range(steps):
+    last = stop or steps
+    for step in range(last):
         for g in opt.param_groups: g["lr"] = rate(step, steps, peak, warm)
         ids, weights = next(stream)
         losses = loss_fn(model, ids, weights)
         losses[0].backward(); torch.nn.utils.clip_grad_norm_(model.parameters(), 1.); opt.step(); opt.zero_grad(set_to_none=True)
         now, tokens = torch.stack([x.detach() for x in losses]), tokens + ids.numel()
         mean = now if mean is None else .98 * mean + .02 * now
-        if report and ((step + 1) % every == 0 or step + 1 == steps):
+        if report and ((step + 1) % every == 0 or step + 1 == last):
             model.eval()
             report(dict(step=step + 1, tokens=tokens, loss=float(mean[0]), answer_loss=float(mean[1]), cpu_minutes=(time.process_time() - start) / 60))
             model.train()
