@@ -61,7 +61,7 @@ def patching(shape: str, repeats: int) -> list:
     jobs["one forward pass"] = lambda: [plain.forward(x) for _ in range(10)]
     times = summary(take_turns(jobs, repeats, seconds=0, warm=0), "hooks")
     one = times.pop("one forward pass")["cpu_ms_median"] / 10
-    return [dict(group="patching", shape=shape, library=name.split()[0], job=name, error=errors.get(name, 0.0), forwards=t["cpu_ms_median"] / one, **t) for name, t in times.items()]
+    return [dict(group="patching", shape=shape, library=REFERENCE if name == "hooks" else name.split()[0].strip(","), job=name, error=errors.get(name, 0.0), forwards=t["cpu_ms_median"] / one, **t) for name, t in times.items()]
 
 
 def held(shape: str, repeats: int) -> list: return [dict(group="memory", shape=shape, **row) for row in memory.rows()]
