@@ -39,6 +39,7 @@ FAMILIES = {
     "gemma3": lambda: tf.Gemma3ForCausalLM(tf.Gemma3TextConfig(**MODERN, head_dim=8, sliding_window=4, layer_types=MIXED)),
     "phi3": lambda: tf.Phi3ForCausalLM(tf.Phi3Config(**MODERN)),
     "olmo2": lambda: tf.Olmo2ForCausalLM(tf.Olmo2Config(**MODERN)),
+    "olmo": lambda: tf.OlmoForCausalLM(tf.OlmoConfig(**MODERN)),
     "opt": lambda: tf.OPTForCausalLM(tf.OPTConfig(**OPT, word_embed_proj_dim=D)),
     "opt_narrow": lambda: tf.OPTForCausalLM(tf.OPTConfig(**OPT, word_embed_proj_dim=16)),
     "mixtral": lambda: tf.MixtralForCausalLM(tf.MixtralConfig(**MODERN, num_local_experts=4)),
@@ -89,7 +90,7 @@ def test_final_norm_is_read_right(opened, name):
     with torch.no_grad(): want = lm.final_norm(x).double()
     norm = read_norm(lm.final_norm, D)
     assert (norm(x.double()) - want).abs().max() < 1e-5
-    assert norm.centred == isinstance(lm.final_norm, torch.nn.LayerNorm)
+    assert norm.centred == ("LayerNorm" in type(lm.final_norm).__name__)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -166,6 +167,14 @@ def test_results_save_and_reload(opened, tmp_path):
     for i, x in enumerate((logit_lens(opened("gpt2"), [LONG, SHORT], answers=[5, 6]), direct_logit_attribution(opened("gpt2"), [LONG, SHORT], 5, 6, by="head"), race(opened("gpt2"), [LONG, SHORT], 5, 6))):
         again = load_result(save(x, tmp_path / f"{i}"))
         assert again.equals(x) and again.attrs["model"] == x.attrs["model"]
+
+
+def test_scaled_logits_are_read_right_and_scaled_residuals_are_not_split():
+    "Granite divides its logits, and multiplies what its parts add: the lens follows, attribution refuses."
+    torch.manual_seed(0); lm = load(tf.GraniteForCausalLM(tf.GraniteConfig(**MODERN, logits_scaling=4., residual_multiplier=.5, embedding_multiplier=3.)).eval())
+    lens = logit_lens(lm, [LONG], answers=5); own = lm.run([LONG]).logits.values[0]
+    assert np.abs(lens.answer_logit.values[0, -1, :, 0] - own[:, 5]).max() < 1e-5
+    with pytest.raises(SiteError, match="do not add up"): direct_logit_attribution(lm, [LONG], 5)
 
 
 def test_model_with_an_unknown_end_is_refused():

@@ -38,14 +38,14 @@ def _readings(module, d):
     "The ways in which a norm module may use its parameters."
     cpu = lambda p: None if p is None else p.detach().double().cpu()
     w, b = cpu(getattr(module, "weight", None)), cpu(getattr(module, "bias", None))
-    eps = next((getattr(module, a) for a in ("eps", "variance_epsilon") if hasattr(module, a)), 0.0)
+    stated = [float(getattr(module, a)) for a in ("eps", "variance_epsilon") if isinstance(getattr(module, a, None), float)]
     gains = [torch.ones(d).double()] if w is None else [w, 1 + w]
-    return [LinearNorm(g, torch.zeros_like(g) if b is None else b, c, float(eps or 0)) for g in gains for c in (False, True)]
+    return [LinearNorm(g, torch.zeros_like(g) if b is None else b, c, e) for g in gains for c in (False, True) for e in stated or (1e-5, 1e-6, 1e-12, 0.0)]
 
 def read_norm(module, d: int) -> LinearNorm:
     "The module as a `LinearNorm` of width `d`, found by trying. Raises `LensError` when it is no LayerNorm or RMSNorm."
     p = next(module.parameters(), torch.zeros(()))
-    x = torch.randn(4, d, generator=torch.Generator().manual_seed(0)).to(p.dtype)
+    x = (torch.randn(4, d, generator=torch.Generator().manual_seed(0)) * torch.tensor([[10.0], [1.0], [0.1], [0.01]])).to(p.dtype)
     with torch.no_grad(): want = module(x.to(p.device)).double().cpu()
     tolerance = 1e-4 if p.dtype in (torch.float32, torch.float64) else 0.05
     for norm in _readings(module, d):
