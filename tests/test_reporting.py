@@ -171,7 +171,7 @@ def test_a_cell_may_not_take_longer_than_the_timeout(write_report, tmp_path):
 # --- bad input through the real command line --------------------------------------------------------------------------
 BAD = [(["report", "toor"], "Did you mean 'tour'"), (["report", "none.ipynb"], "no notebook at none.ipynb"), (["raport"], "Did you mean 'report'"),
        (["report", "tour", "-p", "modle=micro"], "Did you mean 'model'"), (["report", "tour", "-p", "top_k=three"], "must be int"),
-       (["report", "tour", "-p", "top_k"], "NAME=VALUE"), (["report"], "Which report?"), (["check"], "required"), (["report", "tour", "--timeout", "x"], "invalid int"),
+       (["report", "tour", "-p", "top_k=0"], "from 1 to 50"), (["report", "tour", "-p", "top_k"], "NAME=VALUE"), (["report"], "Which report?"), (["check"], "required"), (["report", "tour", "--timeout", "x"], "invalid int"),
        (["report", "tour", "--no-such"], "nrecognized")]
 
 
@@ -226,6 +226,16 @@ def test_a_killed_run_is_not_a_run(write_report, tmp_path):
     while not (tmp_path/"started").exists() and time.monotonic() < deadline: time.sleep(.1)
     process.kill(); process.wait()
     assert runs(tmp_path/"_runs") == [] and all(p.name.startswith(".") for p in (tmp_path/"_runs"/"small").iterdir())
+
+
+TOUR = [("model=micr", "Did you mean 'micro'"), ("prompt=", "empty"), (f"prompt={'the ' * 200}", "shorten it"), ("answer=Mary and", "2 tokens"), ("model=./none", "no folder")]
+
+
+@pytest.mark.parametrize("given, says", TOUR, ids=[g[:20] for g, _ in TOUR])
+def test_the_tour_refuses_in_one_sentence(cli, tmp_path, given, says):
+    done = cli("report", "tour", "-p", given, "--quiet", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path/"hub"))
+    assert done.returncode == 2 and says in done.stderr and done.stdout == "" and left(tmp_path) is None
+    assert len(done.stderr.strip().splitlines()) == 1 and done.stderr.startswith("workbench: ")
 
 
 # --- words that only read ---------------------------------------------------------------------------------------------
