@@ -285,7 +285,7 @@ def test_source_shares_are_attention_weighted_values(opened):
     lm = opened("llama"); r = race(lm, [LONG], 5, 6); run = lm.run([LONG], keep=["pattern", "v", "resid_post"]); l, h, j = 1, 3, 2
     write = run.tensor(f"pattern.{l}")[0, h, -1, j] * (run.tensor(f"v.{l}")[0, j, h // 2] @ lm.main.layers[l].o.weight.T.view(4, 8, D)[h])
     x = run.tensor("resid_post.2")[0, -1]; s = (x.pow(2).mean() + 1e-6).sqrt()
-    assert abs(float((write / s * lm.final_norm.weight) @ lm.unembed.weight[5]) - float(r.source_logit[0, 0, l, h, j])) < 1e-5
+    assert abs(float(((write / s * lm.final_norm.weight) @ lm.unembed.weight[5]).detach()) - float(r.source_logit[0, 0, l, h, j])) < 1e-5
 
 
 # --- the tuned lens -----------------------------------------------------------------------------------------------------
