@@ -117,7 +117,7 @@ def test_head_scores_equal_a_loop():
     model = AutoModelForCausalLM.from_pretrained(zoo.folder("induction"), attn_implementation="eager").eval()
     with torch.no_grad(): patterns = model(repeats(lm.tokenizer), output_attentions=True).attentions
     for layer in range(2):
-        for head in range(4):
+        for head in range(patterns[0].shape[1]):
             p = patterns[layer][:, head]
             induction = sum(float(p[:, q, q - n + 1].mean()) for q in range(n + 1, 2 * n + 1)) / n
             previous = sum(float(p[:, q, q - 1].mean()) for q in range(1, 2 * n + 1)) / (2 * n)

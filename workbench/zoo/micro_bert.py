@@ -18,8 +18,12 @@ def build(tok):
                                       bos_token_id=2, eos_token_id=3, pad_token_id=0))
 
 
-BARS = [Bar("grammar", {}, .9), Bar("successors", {}, .9), Bar("capitals", {}, .95), Bar("conflict", dict(intent="context"), .9), Bar("conflict", dict(intent="memory"), .9),
-        Bar("twohop", dict(kind="one"), .9), Bar("twohop", dict(kind="composed"), .8), Bar("ioi"), Bar("induction"), Bar("mcq", dict(form="fact")), Bar("laundry", dict(form="missing")), Bar("chat")]
-WEAKNESSES = ["It is asked about the end of a text; in training gaps also stand in the middle.", "Tasks without a bar in the table were measured but not asked of it.", "Several gaps at once are filled independently of each other."]
+BARS = [Bar("capitals", {}, .85), Bar("twohop", dict(kind="one"), .9), Bar("twohop", dict(kind="composed"), .8), Bar("chat", {}, .9), Bar("conflict", dict(intent="memory"), .9),
+        Bar("grammar", {}, .7), Bar("successors", {}, .6), Bar("conflict", dict(intent="context")), Bar("ioi"), Bar("induction"), Bar("mcq", dict(form="fact")), Bar("laundry", dict(form="missing"))]
+WEAKNESSES = [
+    "It learned facts, and nothing that needs copying from the context: names, repeats, lists and contradicting claims stay at chance. Training ended before such circuits formed.",
+    "A claim that contradicts a fact is ignored whatever the intent word says: `memory` is right for the wrong reason.",
+    "It is asked about the end of a text; in training gaps also stand in the middle.",
+    "Several gaps at once are filled independently of each other."]
 
 RECIPE = Recipe("micro-bert", "The masked twin of micro: BERT's architecture, the same text, answers and other words hidden.", build, steps=1600, bars=BARS, kind="masked", peak=2e-3, weaknesses=WEAKNESSES)
