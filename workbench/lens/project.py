@@ -40,7 +40,7 @@ def _readings(module, d):
     w, b = cpu(getattr(module, "weight", None)), cpu(getattr(module, "bias", None))
     stated = [float(getattr(module, a)) for a in ("eps", "variance_epsilon") if isinstance(getattr(module, a, None), float)]
     gains = [torch.ones(d).double()] if w is None else [w, 1 + w]
-    return [LinearNorm(g, torch.zeros_like(g) if b is None else b, c, e) for g in gains for c in (False, True) for e in stated or (1e-5, 1e-6, 1e-12, 0.0)]
+    return [LinearNorm(g, torch.zeros_like(g) if b is None else b, c, e) for g in gains for c in (False, True) for e in stated or (1e-5, 1e-6, torch.finfo(torch.float32).eps, 1e-12, 0.0)]
 
 def read_norm(module, d: int) -> LinearNorm:
     "The module as a `LinearNorm` of width `d`, found by trying. Raises `LensError` when it is no LayerNorm or RMSNorm."
