@@ -26,10 +26,11 @@ def lens_figure(lens, prompt: int = 0, title: str = "", width: int = 640, last: 
     "Top word per layer and position of a logit lens, coloured by its probability. `last` shows only that many positions from the end."
     import plotly.graph_objects as go
     x = _one(lens, prompt)
+    x = x.assign_coords(pos=range(x.sizes["pos"]))      # so that a part is labelled by where it was cut from
     if last: x = x.isel(pos=slice(-last, None))
     words, p = x.top_token.isel(rank=0), x.top_probability.transpose("layer", "pos", "rank")
     hover = [["<br>".join(f"{t!r} {v:.3f}" for t, v in zip(ts, vs)) for ts, vs in zip(*rows)] for rows in zip(x.top_token.transpose("layer", "pos", "rank").values, p.values)]
-    labels = token_labels(x.token.values)
+    labels = token_labels(x.token.values, x.pos.values)
     fig = go.Figure(go.Heatmap(z=p.isel(rank=0).values, x=labels, y=list(x.layer.values), text=[[_visible(w) for w in row] for row in words.transpose("layer", "pos").values],
         customdata=hover, texttemplate="%{text}", hovertemplate="layer %{y}, %{x}<br>%{customdata}<extra></extra>", colorscale="Blues", zmin=0, zmax=1, colorbar_title_text="p"))
     note = f"{lens.attrs['model']} · {lens.attrs['method']}"

@@ -43,7 +43,7 @@ class Paths:
     pos_embed: str | None = None
 
 _LLAMA = Row(attn="self_attn", o="self_attn.o_proj", ln1="input_layernorm", ln2="post_attention_layernorm",
-             mlp_in="mlp.gate_proj", mlp_o="mlp.down_proj", attn_added="self_attn", mlp_added="mlp")
+             mlp_in="mlp.gate_proj|c_fc|up_proj", mlp_o="mlp.down_proj|c_proj", attn_added="self_attn", mlp_added="mlp")
 _GPT2 = Row("attn", "attn.c_proj", "ln_1", "ln_2", "mlp.c_fc", "mlp.c_proj", "attn", "mlp", qkv=("concat", "c_attn"))
 _NEOX = Row("attention", "attention.dense", "input_layernorm", "post_attention_layernorm", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h", "attention", "mlp",
             qkv=("interleaved", "query_key_value"))

@@ -7,6 +7,7 @@ __all__ = ['LoadError', 'builtin_folder', 'builtin_names', 'load']
 
 # %% ../../nbs/lm/14_load.ipynb #edf9b28e
 import hashlib, json
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from .model import LanguageModel
 class LoadError(WorkbenchError):
     "A model that cannot be opened; the message says what to do."
 
-def builtin_folder() -> Path: return Path(str(files("workbench"))) / "zoo" / "models"
+def builtin_folder() -> Path:
+    "Where the built-in models stand."
+    return Path(str(files("workbench"))) / "zoo" / "models"
 
 def builtin_names() -> list:
     "Names of the models that ship with the workbench."
@@ -42,7 +45,7 @@ def _locate(name: str) -> tuple:
         if not (path / "config.json").exists(): raise LoadError(f"The folder {path} holds no config.json, so it is not a saved model: point at the folder that save_pretrained wrote.")
         return path, False
     if path.suffix in (".safetensors", ".bin", ".pt"): raise LoadError(f"{path} is a weight file; give the folder that holds it and its config.json.")
-    if name.startswith((".", "/", "~")): raise LoadError(f"There is no folder {path}.")
+    if name.startswith((".", "/", "~")): raise LoadError(f"There is no folder {name}.")
     return name, False
 
 def _device(device):
@@ -79,13 +82,24 @@ def _refusal(name, where, error):
     return f"'{name}' cannot be opened: {kind}: {text.splitlines()[0][:200] if text else 'no reason given'}"
 
 # %% ../../nbs/lm/14_load.ipynb #bb7cbbdc
+@contextmanager
+def _quiet(local):
+    "No progress bar for a folder, which opens at once; a download keeps its bar."
+    from transformers.utils import logging
+    shown = logging.is_progress_bar_enabled()
+    try:
+        if local: logging.disable_progress_bar()
+        yield
+    finally:
+        if shown: logging.enable_progress_bar()
+
 def _open(name, where, revision, dtype, device_map, trust):
     "The model at `where`, every weight accounted for."
     from transformers import AutoConfig
     hub = dict(revision=revision, trust_remote_code=trust) if not isinstance(where, Path) else dict(trust_remote_code=trust)
     try:
         config = AutoConfig.from_pretrained(where, **hub)
-        model, info = _model_class(config).from_pretrained(where, config=config, dtype=dtype or "auto", device_map=device_map, output_loading_info=True, **hub)
+        with _quiet(isinstance(where, Path)): model, info = _model_class(config).from_pretrained(where, config=config, dtype=dtype or "auto", device_map=device_map, output_loading_info=True, **hub)
     except WorkbenchError: raise
     except Exception as e: raise LoadError(_refusal(name, where, e)) from None
     missing = sorted(info.get("missing_keys", ()))

@@ -8,6 +8,7 @@ __all__ = ['AnswerError', 'LanguageModel']
 # %% ../../nbs/lm/13_model.ipynb #c8bbd16b
 import inspect
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -28,6 +29,10 @@ from .weights import WeightEdit, edited_weights
 class AnswerError(WorkbenchError):
     "An answer that is not one token."
 
+def _short(name):
+    "A hub name as it is; of a folder's path its last part, so that results carry no path of a machine."
+    return Path(name).name if name and (Path(name).is_absolute() or name.startswith(".")) else name
+
 def _kind(model):
     if model.config.is_encoder_decoder: return "seq2seq"
     return "masked" if type(model).__name__.endswith("ForMaskedLM") else "causal"
@@ -37,7 +42,7 @@ class LanguageModel:
     "An opened model: read and change activations by site name, generate, resume, check. Made by `load`."
     def __init__(self, model, tokenizer=None, id: str | None = None, revision: str | None = None):
         self.model, self.tokenizer = model, tokenizer
-        self.id, self.revision = id or model.config.name_or_path or type(model).__name__, revision or "local"
+        self.id, self.revision = id or _short(model.config.name_or_path) or type(model).__name__, revision or "local"
         self.kind, self.configs = _kind(model), att.configs(model)
         self.family, self.stacks, self.inferred = resolve_family(model)
         self.shapes = {n: stack_shape(s, model.config) for n, s in self.stacks.items()}

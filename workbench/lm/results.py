@@ -81,17 +81,16 @@ def load_result(path):
 # %% ../../nbs/lm/07_results.ipynb #544dfdae
 SEQUENTIAL, DIVERGING = "Viridis", "RdBu"
 
-def token_labels(tokens) -> list:
-    "Tokens made visible and unique for an axis: spaces as ·, newlines as ⏎, the position in front."
+def token_labels(tokens, positions=None) -> list:
+    "Tokens made visible and unique for an axis: spaces as ·, newlines as ⏎, the position in front (0, 1, ... unless given)."
     shown = [str(t).replace(" ", "·").replace("\n", "⏎") for t in tokens]
-    return [f"{i} {t}" for i, t in enumerate(shown)]
+    return [f"{i} {t}" for i, t in zip(range(len(shown)) if positions is None else positions, shown)]
 
 def _labels(x, dim):
-    "Axis labels of a dim: its tokens when it has them, its own coordinate otherwise."
-    for c in ("token", f"{dim}_token", dim):
-        if c in x.coords and x[c].dims == (dim,):
-            return token_labels(x[c].values) if c.endswith("token") else [str(v) for v in x[c].values]
-    return [str(i) for i in range(x.sizes[dim])]
+    "Axis labels of a dim: its tokens when it has them, its own coordinate otherwise. Positions are the ones it was cut from."
+    own = x[dim].values if dim in x.coords else range(x.sizes[dim])
+    tokens = next((x[c].values for c in ("token", f"{dim}_token") if c in x.coords and x[c].dims == (dim,)), None)
+    return [str(v) for v in own] if tokens is None else token_labels(tokens, own)
 
 def _caption(x):
     keys = ("model", "method", "site", "direction", "ablation", "n")

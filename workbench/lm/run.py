@@ -101,7 +101,7 @@ def _label_axis(run, site, dim, value, axis):
     batch = run.targets if run.lm.kind == "seq2seq" and not far else run.tokens
     name = "token" if dim == "pos" else f"{dim}_token"
     grid = _token_grid(batch)
-    if want is None: return _aligned(value, axis, window), {name: (("prompt", dim), grid)}
+    if want is None: return _aligned(value, axis, window), {name: (("prompt", dim), grid), dim: range(int(window.lengths.max()))}
     picks = _chosen(want, int(window.lengths.max()))
     strs = [[row[p if p >= 0 else p + len(real)] for p in picks] for row, real in zip(grid, batch.strs)]
     return value, {name: (("prompt", dim), strs), dim: picks}
@@ -140,7 +140,7 @@ def _last_logits(self): return self.logits_tensor[torch.arange(len(self.tokens))
 def _last(self): return result(self.last_logits, ("prompt", "vocab"), None, "logits", model=self.lm.id, revision=self.lm.revision, site="logits at the answer position", n=len(self.tokens), edits=[str(e) for e in self.edits])
 def _logits(self):
     batch = self.targets if self.lm.kind == "seq2seq" else self.tokens
-    return result(_aligned(self.logits_tensor.detach(), 1, Window.of(batch)), ("prompt", "pos", "vocab"), {"token": (("prompt", "pos"), _token_grid(batch))}, "logits",
+    return result(_aligned(self.logits_tensor.detach(), 1, Window.of(batch)), ("prompt", "pos", "vocab"), {"token": (("prompt", "pos"), _token_grid(batch)), "pos": range(int(batch.lengths.max()))}, "logits",
                   model=self.lm.id, revision=self.lm.revision, site="logits", n=len(self.tokens), edits=[str(e) for e in self.edits])
 Run.last_logits, Run.last, Run.logits = property(_last_logits), property(_last), property(_logits)
 
