@@ -3,7 +3,7 @@
     outputs.py                     every notebook under nbs/
     outputs.py nbs/lens/*.ipynb    these
 """
-import json, os, sys
+import json, os, re, sys
 from pathlib import Path
 
 import nbformat
@@ -12,16 +12,22 @@ from nbclient import NotebookClient
 from workbench.reporting.kernel import ReportKernel
 
 VIEW = "application/vnd.jupyter.widget-view+json"
+NEVER, SKIP = re.compile(r"^#\| *eval: *false", re.M), "skip-execution"   # nbdev's word for a cell that is only shown, nbclient's tag for it
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def stored(path: Path) -> None:
     "Execute a notebook in its folder and write it back in the form `nbdev_clean` leaves."
     nb = nbformat.read(path, 4)
+    shown = [c for c in nb.cells if c.cell_type == "code" and NEVER.search(c.source)]     # trainings, for one
+    for cell in shown: cell.metadata["tags"] = [*cell.metadata.get("tags", []), SKIP]
     NotebookClient(nb, timeout=1800, kernel_name="python3", kernel_manager_class=ReportKernel, store_widget_state=False,
                    resources={"metadata": {"path": str(path.parent)}}).execute()
     nb.metadata.pop("widgets", None)
     nb.metadata.pop("language_info", None)
+    for cell in shown:
+        cell.metadata["tags"].remove(SKIP)
+        if not cell.metadata["tags"]: del cell.metadata["tags"]
     for cell in nb.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code": cell.execution_count = None

@@ -6,6 +6,7 @@
 __all__ = ['recipe', 'start', 'watched', 'finish', 'missed', 'shelve', 'retrain', 'main']
 
 # %% ../../nbs/zoo/05_retrain.ipynb #5caa6daf
+import builtins
 import shutil
 import sys
 import tempfile
@@ -99,4 +100,4 @@ def main(args=None):
     return 0
 
 
-if __name__ == "__main__" and "ipykernel" not in sys.modules: sys.exit(main())
+if __name__ == "__main__" and not hasattr(builtins, "__IPYTHON__"): sys.exit(main())   # the command, never a notebook

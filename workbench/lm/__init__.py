@@ -1,0 +1,1 @@
+"""One model object: open, read and change any Hugging Face language model."""

@@ -1,0 +1,1 @@
+"""Reports: parameterised notebooks run into self-contained pages, and the command line."""
