@@ -44,6 +44,7 @@ def result(values, dims, coords=None, name: str = "value", **attrs) -> xr.DataAr
     values, dims = _array(values), tuple(dims)
     if values.ndim != len(dims): raise ResultError(f"{name}: {values.ndim} axes of sizes {values.shape} cannot be named {dims}.")
     coords = {k: v for k, v in (coords or {}).items() if v is not None}
+    if "prompt" in dims: coords.setdefault("prompt", range(values.shape[dims.index("prompt")]))     # so that a selected prompt stays known
     attrs = {"workbench": package_version(), **{k: _plain(v) for k, v in attrs.items()}}
     return xr.DataArray(values, dims=dims, coords=coords, name=name, attrs=attrs)
 
@@ -93,8 +94,10 @@ def _labels(x, dim):
     return [str(v) for v in own] if tokens is None else token_labels(tokens, own)
 
 def _caption(x):
-    keys = ("model", "method", "site", "direction", "ablation", "n")
-    return " · ".join(f"{k} {x.attrs[k]}" for k in keys if k in x.attrs)
+    "Model, method and n; a single prompt out of several is called what it is."
+    said = [f"{k} {x.attrs[k]}" for k in ("model", "method", "site", "direction", "ablation") if k in x.attrs]
+    one, n = "prompt" in x.coords and x.prompt.ndim == 0, x.attrs.get("n")
+    return " · ".join(said + ([] if n is None else [f"prompt {int(x.prompt)} of {n}" if one and n > 1 else f"n {n}"]))
 
 # %% ../../nbs/lm/07_results.ipynb #3f343bdc
 def plot(x: xr.DataArray, title: str = "", height: int | None = None, width: int = 640):
