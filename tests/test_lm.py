@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from workbench.lm.specimens import CAUSAL, MASKED, NAMES, SEQ2SEQ, V, build
-from workbench.lm.edits import Edit, add, apply, clamp, mean, patch, project, resample, scale, zero
+from workbench.lm.edits import add, apply, mean, patch, resample, scale, zero
 from workbench.lm.errors import WorkbenchError
 from workbench.lm.load import load
 from workbench.lm.sites import KINDS, Site

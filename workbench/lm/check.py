@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from .run import Run, model_inputs, windows_of
+from .run import model_inputs, windows_of
 from .sites import Site
 from .taps import tapping
 from .tokens import TokenBatch

@@ -17,13 +17,12 @@ from .check import Check, check, closed_sites
 from .edits import Edit
 from .errors import WorkbenchError
 from .families import head_bias, head_weight, resolve_family, stack_shape
-from .generate import Generation, generate
-from .results import result
-from .resume import Snapshot, resume, snapshot
-from .run import Run, run
+from .generate import generate
+from .resume import resume, snapshot
+from .run import run
 from .sites import SiteError
 from .tokens import TokenBatch, TokenError, chat_turns, token_str, tokenize
-from .weights import WeightEdit, edited_weights
+from .weights import edited_weights
 
 # %% ../../nbs/lm/13_model.ipynb #eafe7ca6
 class AnswerError(WorkbenchError):

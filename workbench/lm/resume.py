@@ -14,7 +14,6 @@ import torch
 from .attention import Prefix, Tap
 from .edits import EditError, Window
 from .run import Run, model_inputs, windows_of
-from .sites import Site
 from .taps import named, tapping
 
 # %% ../../nbs/lm/09_resume.ipynb #8dd44e6a

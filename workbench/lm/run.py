@@ -6,8 +6,6 @@
 __all__ = ['windows_of', 'model_inputs', 'Run', 'labelled', 'run']
 
 # %% ../../nbs/lm/08_run.ipynb #48165d3e
-import inspect
-from contextlib import nullcontext
 from dataclasses import replace
 
 import torch

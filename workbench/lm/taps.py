@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from . import attention as att
-from .edits import Edit, Window, apply_edit, select
+from .edits import apply_edit, select
 from .errors import nearest
 from .families import head_weight, submodule
 from .sites import KINDS, Site, SiteError, parse

@@ -13,7 +13,6 @@ import torch
 
 from .edits import EditError
 from .errors import nearest
-from .families import head_weight
 from .sites import SiteError
 
 # %% ../../nbs/lm/11_weights.ipynb #4b78b70f
