@@ -1,1 +1,2 @@
 """Attention: where heads look, what they write when they do, and what happens when they are changed."""
+from workbench.attention.patterns import AttentionError, combine, patterns, summarise, top_p, without_sink
