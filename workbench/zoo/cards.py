@@ -48,7 +48,7 @@ def make_card(recipe, model, curve, trained, untrained, heads=None):
     training = dict(seed=recipe.seed, steps=last["step"], tokens=last["tokens"], rows_in_batch=32, threads=1, cpu_minutes=round(last["cpu_minutes"], 1), peak_learning_rate=recipe.peak,
                     schedule=f"100 steps of warm-up, cosine to 2 % at step {recipe.steps}" + (f", stopped at step {recipe.stop}" if recipe.stop else ""), optimizer="AdamW, decay 0.1 on matrices, betas .9 .98, gradients clipped at 1",
                     loss_weights=dict(answers=1, other_words=0.1), loss=round(last["loss"], 4), answer_loss=round(last["answer_loss"], 4))
-    text = dict(recipe.text, seed=recipe.seed, first_rows_crc=checksum(recipe.rows(recipe.seed)), **planted(recipe.rows(recipe.seed), n_rows))
+    text = dict(recipe.text, seed=recipe.seed, first_rows_crc=checksum(recipe.rows(recipe.seed)), **({} if recipe.words else planted(recipe.rows(recipe.seed), n_rows)))
     return dict(name=recipe.name, about=recipe.about, kind=recipe.kind, model=shape(model), text=text, training=training, accuracies=trained,
                 untrained={r["task"]: r["accuracy"] for r in untrained}, heads=heads or {}, weaknesses=recipe.weaknesses, curve=curve)
 

@@ -64,6 +64,7 @@ class Recipe:
     seed: int = 0                                # of the weights and of the text
     rows: object = corpus.rows                   # seed -> endless (words, flags)
     text: dict = field(default_factory=lambda: dict(document_shares=corpus.SHARES, rows_opening_with_laundry=corpus.FIRST_LAUNDRY, words_per_row=corpus.ROW))
+    words: object = None                         # () -> the word list of its tokenizer; None: the whole world
     heads: object = None                         # (model, tokenizer) -> dict of head scores for the card
     weaknesses: list = field(default_factory=list)
 

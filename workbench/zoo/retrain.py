@@ -32,7 +32,7 @@ def recipe(name):
 
 def start(rec):
     "(model, tokenizer) before the first step, from the recipe's seed."
-    tok = build_tokenizer()
+    tok = build_tokenizer(rec.words and rec.words())
     torch.manual_seed(rec.seed)
     return rec.build(tok).eval(), tok
 
