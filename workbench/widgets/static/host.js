@@ -1,0 +1,38 @@
+// A page without a kernel: the model that a widget sees, answered from what is in the page.
+async function unpack(text) {
+  const s = atob(text), u8 = new Uint8Array(s.length);
+  for (let i = 0; i < s.length; i++) u8[i] = s.charCodeAt(i);
+  return new Response(new Blob([u8]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
+}
+const linked = globalThis.workbenchLinks ??= {};
+function pageModel({ state, chunks, link, shared }) {
+  const heard = {}, tell = (name, ...args) => { for (const f of [...heard[name] ?? []]) f(...args); };
+  const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+  const model = {
+    get: k => state[k],
+    set(k, v) {
+      if (same(state[k], v)) return;
+      state[k] = v; tell("change:" + k, model, v);
+      if (link && shared.includes(k)) for (const other of linked[link]) if (other !== model) other.set(k, v);
+    },
+    save_changes() {}, widget_manager: null,
+    on(names, f) { for (const n of names.split(" ")) (heard[n] ??= []).push(f); },
+    off(names, f) { for (const n of names.split(" ")) heard[n] = (heard[n] ?? []).filter(g => f && g !== f); },
+    async send(msg) {
+      if (msg.kind !== "chunk") return;
+      const found = chunks[msg.key.join("|")], missing = "This page does not hold it; open the notebook with a kernel to see it.";
+      if (!found) return setTimeout(() => tell("msg:custom", { ...msg, missing }, []));
+      tell("msg:custom", { ...msg, ...found.meta }, [new DataView(await unpack(found.data))]);
+    },
+  };
+  if (link) (linked[link] ??= []).push(model);
+  return model;
+}
+function mount(id, render) {
+  const el = document.getElementById(id), data = document.getElementById(id + "-data");
+  if (!el || !data || el.dataset.alive) return;
+  el.dataset.alive = "yes";
+  const model = pageModel(JSON.parse(data.textContent)), stage = document.createElement("div");
+  try { render({ model, el: stage }); el.replaceChildren(stage); }
+  catch (error) { console.error(error); }                 // what was in the page stays
+}
