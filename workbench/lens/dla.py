@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from .logit_lens import read_batch
-from .project import LensError, Projection, read_norm, token_ids
+from .project import LensError, Projection, token_ids
 from ..lm.check import TOLERANCE
 from ..lm.families import matrix
+from ..lm.layernorm import read_norm
 from ..lm.results import result
 from ..lm.sites import Site, SiteError
 from ..lm.tokens import token_str
@@ -182,8 +183,8 @@ def _what(lm, ids):
     return [f"logit of '{w[0]}'" if len(w) == 1 else f"logit of '{w[0]}' minus '{w[1]}'" for w in words]
 
 def _attrs(reader, by, error):
-    cap = reader.projection.cap
-    return dict(model=reader.lm.id, revision=reader.lm.revision, method=f"direct logit attribution by {by}", norm="frozen at the final state's scale", position=reader.position, n=len(reader.ids),
+    cap, held = reader.projection.cap, reader.projection.linear_norm().fixed is not None
+    return dict(model=reader.lm.id, revision=reader.lm.revision, method=f"direct logit attribution by {by}", norm="held at a constant: nothing is frozen" if held else "frozen at the final state's scale", position=reader.position, n=len(reader.ids),
                 logit=f"before the final cap ({cap:g})" if cap else "as the model gives it", residual_error=error, edits=[str(e) for e in reader.run.edits])
 
 # %% ../../nbs/lens/03_dla.ipynb #3796c19d

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from .errors import WorkbenchError, nearest
+from .layernorm import unveil_norms
 from .model import LanguageModel
 
 # %% ../../nbs/lm/14_load.ipynb #fdb50346
@@ -104,7 +105,7 @@ def _open(name, where, revision, dtype, device_map, trust):
     except Exception as e: raise LoadError(_refusal(name, where, e)) from None
     missing = sorted(info.get("missing_keys", ()))
     if missing: raise LoadError(f"The weights of '{name}' lack {len(missing)} of the model's parameters (such as {missing[0]}), which would be random: the file is incomplete or belongs to another model.")
-    return model.eval()
+    return unveil_norms(model).eval()
 
 def _tokenizer(name, where, given, revision, trust):
     "The tokenizer: the one given, the one beside the weights, or None when there is none."

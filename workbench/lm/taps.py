@@ -46,6 +46,7 @@ def _norm_port(module, window):
     eps = next((getattr(module, a) for a in ("eps", "variance_epsilon") if hasattr(module, a)), 0.0)
     read3, _ = _batched(window)
     def scale_of(x):
+        if hasattr(module, "scale_of"): return module.scale_of(x)     # a norm that is held (lm.layernorm)
         x = x.to(torch.promote_types(x.dtype, torch.float32)); x = x - x.mean(-1, keepdim=True) if isinstance(module, nn.LayerNorm) else x
         return (x.pow(2).mean(-1, keepdim=True) + eps).sqrt()
     def read(raw): seen["scale"] = scale_of(read3(seen["x"])); return seen["scale"]
