@@ -66,6 +66,9 @@ class Recipe:
     text: dict = field(default_factory=lambda: dict(document_shares=corpus.SHARES, rows_opening_with_laundry=corpus.FIRST_LAUNDRY, words_per_row=corpus.ROW))
     words: object = None                         # () -> the word list of its tokenizer; None: the whole world
     heads: object = None                         # (model, tokenizer) -> dict of head scores for the card
+    origin: str = None                           # the built-in model whose weights it starts from; None: random weights
+    loss: object = None                          # model -> loss function, in place of the plain one
+    facts: object = None                         # (model, tokenizer) -> dict of other measurements for the card
     weaknesses: list = field(default_factory=list)
 
     @property

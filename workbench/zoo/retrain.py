@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from ..lm.errors import WorkbenchError, nearest
+from ..lm.layernorm import fixed_scales, save_fixed
 from ..lm.load import load
 from .cards import make_card, save_card
 from .recipe import measure
@@ -39,22 +40,23 @@ def start(rec):
 # %% ../../nbs/zoo/05_retrain.ipynb #311c1441
 def watched(rec, model, tok, say=print, every=250, n=150, keep=None):
     "Train the recipe; returns the learning curve. `keep`: a folder that gets a copy of the weights at each point."
-    lm, curve = load(model, tokenizer=tok, check=False), []
+    curve = []
     def report(point):
-        accuracy = {row["task"]: row["accuracy"] for row in measure(rec.bars, lm, n, seed=11)}
+        accuracy = {row["task"]: row["accuracy"] for row in measure(rec.bars, load(model, tokenizer=tok, check=False), n, seed=11)}
         curve.append(dict({k: round(v, 4) for k, v in point.items()}, accuracy=accuracy))
         say(f"{rec.name}: {point['tokens'] / 1e6:.1f}M tokens, {point['cpu_minutes']:.1f} CPU min, answer loss {point['answer_loss']:.3f}, {sum(r >= .9 for r in accuracy.values())}/{len(accuracy)} tasks at .9")
         if keep: model.save_pretrained(keep)
-    loss = MaskedLoss(tok.mask_token_id) if rec.kind == "masked" else causal_loss
+    loss = rec.loss(model) if rec.loss else MaskedLoss(tok.mask_token_id) if rec.kind == "masked" else causal_loss
     train(model, batches(rec.rows(rec.seed), tok.get_vocab()), rec.steps, rec.peak, loss, every, report, stop=rec.stop)
     return curve
 
 # %% ../../nbs/zoo/05_retrain.ipynb #fb9a61e5
 def finish(rec, model, tok, curve, untrained, place):
     "Measure and write the folder of a trained model; returns its card."
-    trained = measure(rec.bars, load(model, tokenizer=tok))
-    card = make_card(rec, model, curve, trained, untrained, rec.heads and rec.heads(model, tok))
-    model.save_pretrained(place); tok.save_pretrained(place)
+    lm = load(model, tokenizer=tok)
+    card = make_card(rec, model, curve, measure(rec.bars, lm), untrained, rec.heads and rec.heads(model, tok), rec.facts and rec.facts(model, tok))
+    if fixed_scales(lm): save_fixed(lm, place)
+    else: model.save_pretrained(place); tok.save_pretrained(place)
     card = save_card(card, place)
     return card
 
@@ -81,6 +83,7 @@ def retrain(name, say=print):
     torch.set_num_threads(1)
     model, tok = start(rec)
     untrained = measure(rec.bars, load(model, tokenizer=tok, check=False))
+    if rec.origin: model.load_state_dict(load(rec.origin, check=False).model.state_dict())
     place = Path(tempfile.mkdtemp(prefix=f"{name}-"))
     curve = watched(rec, model, tok, say, keep=place)
     card = finish(rec, model, tok, curve, untrained, place)
