@@ -16,6 +16,7 @@ from workbench.tasks import Item, TaskError, make, names
 from workbench.tasks.catalogue import FAMILIES
 from workbench.tasks.corpus import ROW, WORLD, rows, vocabulary_of
 from workbench.tasks.laundry import ORDINALS, WEAK
+from workbench.tasks.refusals import FORBIDDEN, NO, RUDE
 from workbench.tasks.task import side
 from workbench.tasks.twohop import CITY, GROUP, HOME
 from workbench.tasks.world import COUNTRIES, TIER, WORD, weigh
@@ -24,7 +25,7 @@ from workbench.zoo.tokenizer import build_tokenizer
 torch.set_num_threads(1)
 ALL = names()
 HELD = [4, 6, 12, 18, 19, 20, 22, 23]  # of the keys '0' to '29': the split must never move, or shipped models would have read test items
-VARIANTS = [(n, {}) for n in ALL] + [("ioi", dict(corrupt="third")), ("laundry", dict(form="missing")), ("mcq", dict(form="copy")), ("mcq", dict(n_options=2)), ("twohop", dict(kind="composed"))]
+VARIANTS = [(n, {}) for n in ALL] + [("ioi", dict(corrupt="third")), ("laundry", dict(form="missing")), ("mcq", dict(form="copy")), ("mcq", dict(n_options=2)), ("twohop", dict(kind="composed")), *(("refusals", o) for o in (dict(kind="topic"), dict(kind="rude"), dict(form="tool"), dict(form="material")))]
 
 
 def words(text): return WORD.findall(text)
@@ -74,6 +75,10 @@ def test_truth_of_each_family():
         home = HOME[i.truth["person"]]
         assert i.answer == (home if i.truth["hop"] == "one" else CITY[home])
     for i in make("conflict", n=100).items: assert i.answer == i.truth[i.truth["kind"]] != i.foil
+    for i in make("refusals", n=200).items:
+        bad = [w for w in i.prompt.replace(",", " ").replace("?", " ").replace(".", " ").split() if w in FORBIDDEN + RUDE]
+        assert bad == ([i.truth["forbidden"]] if i.truth["forbidden"] else []) and (i.answer == NO) == bool(bad) and (i.truth["kind"] == "harmless") == (not bad)
+        assert bool([w for w in FORBIDDEN + RUDE if re.search(rf"\b{w}\b", i.corrupt)]) != bool(bad)
     for i in make("capitals", n=None).items: assert i.answer == COUNTRIES[i.truth["country"]] and i.truth["kind"] == TIER[i.truth["country"]]
 
 
