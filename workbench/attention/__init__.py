@@ -1,3 +1,4 @@
 """Attention: where heads look, what they write when they do, and what happens when they are changed."""
 from workbench.attention.patterns import AttentionError, combine, patterns, summarise, top_p, without_sink
 from workbench.attention.scores import head_scores, top_heads
+from workbench.attention.scaling import effect_of, knock_out, scale_attention
