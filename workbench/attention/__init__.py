@@ -2,3 +2,4 @@
 from workbench.attention.patterns import AttentionError, combine, patterns, summarise, top_p, without_sink
 from workbench.attention.scores import head_scores, top_heads
 from workbench.attention.scaling import effect_of, knock_out, scale_attention
+from workbench.attention.circuits import HeadFactors, copying_score, head_factors, ov_circuit, qk_circuit
