@@ -158,7 +158,7 @@ class Widget(anywidget.AnyWidget):
         before = {k: getattr(self, k) for k in values}
         try:
             for k, v in values.items(): setattr(self, k, v)
-        except t.TraitError as e:
+        except (t.TraitError, WorkbenchError) as e:
             for k, v in before.items(): setattr(self, k, v)
             raise WidgetError(str(e)) from None
 
@@ -206,11 +206,11 @@ class Widget(anywidget.AnyWidget):
         "A page of its own that needs no network; written to `path` when given."
         return _write(PAGE.format(title=html.escape(title or repr(self)), body=self.fragment()), path)
     def to_png(self, path=None, scale: float = 2, dark: bool = False):
-        "The picture as PNG bytes; at most 64 colours, so that it stays small."
+        "The picture as PNG bytes; at most 96 colours, so that it stays small."
         from PIL import Image
         figure, raw, out = self.picture(dark), io.BytesIO(), io.BytesIO()
         figure.savefig(raw, format="png", dpi=50 * scale)
-        Image.open(raw).convert("RGB").quantize(64).save(out, "PNG", optimize=True)
+        Image.open(raw).convert("RGB").quantize(96).save(out, "PNG", optimize=True)
         return _write(out.getvalue(), path)
     def to_svg(self, path=None, dark: bool = False):
         "The picture as SVG text, letters as shapes so that it looks the same everywhere."

@@ -22,7 +22,7 @@ def oklch(l, c, hue) -> np.ndarray:
 
 def _one(t, dark, hue):
     "A scale of one hue at t in [0, 1]."
-    if dark: return oklch(.24 + .66 * t, .01 + .12 * np.sin(np.pi * np.minimum(1, t * .8)), hue)
+    if dark: return oklch(.3 + .6 * t, .01 + .12 * np.sin(np.pi * np.minimum(1, t * .8)), hue)
     return oklch(.985 - .6 * t, .005 + .15 * np.sin(np.pi * np.minimum(1, t * .65)), hue)
 
 def ramp(dark: bool = False, signed: bool = False, hue: str = "blue") -> np.ndarray:

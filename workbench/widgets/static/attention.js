@@ -30,7 +30,7 @@ function render({ model, el }) {
   const more = h("details", {}, h("summary", { text: "View" }), h("div", { className: "wb-row" }, ...["scale", "normalise", "layer_zero"].map(k => controls[k].el), h("label", { className: "wb-field" }, sink, h("span", { text: "hide first token" })),
     h("label", { className: "wb-field" }, h("span", { text: "top-p" }), topp, toppText), h("button", { text: "Whole matrix", onclick: () => { box = null; drawPlot(); } })));
   root.append(heading, h("div", { className: "wb-row" }, ...["stack", "which", "weighting", "combine", "sort", "side"].map(k => controls[k].el), stepper), more,
-    h("div", { className: "wb-panes" }, h("div", { className: "wb-pane" }, overview), h("div", { className: "wb-pane wb-main" }, caption, plot, h("div", { className: "wb-row" }, legend, legendText), readout)), arcs, strips, largestOf, edits);
+    h("div", { className: "wb-panes" }, h("div", { className: "wb-pane wb-side" }, overview, arcs, strips, edits), h("div", { className: "wb-pane wb-main" }, caption, plot, h("div", { className: "wb-row" }, legend, legendText), readout, largestOf)));
   el.append(root);
 
   // --- data ----------------------------------------------------------------------------------------------------------
@@ -60,7 +60,7 @@ function render({ model, el }) {
   const theme = watchTheme(root, d => { if (d !== dark) { paintWith(d); drawAll(); } });
   function paintWith(d) {
     dark = d; inks = { one: ramp(d, false), two: ramp(d, true), locks: LOCK_HUES.map(hue => ramp(d, false, hue)) };
-    const c = getComputedStyle(root); css = { ink: c.color, soft: d ? "#aaa" : "#555", ground: d ? "#3a3a3a" : "#ededed", accent: d ? "#ffb454" : "#c2410c", font: c.fontFamily };
+    const c = getComputedStyle(root); css = { ink: c.color, soft: d ? "#aaa" : "#555", ground: d ? "#191919" : "#ededed", accent: d ? "#ffb454" : "#c2410c", font: c.fontFamily };
     root.dataset.theme = d ? "dark" : "light"; cached.picture = null;
   }
   const colours = () => signed() ? inks.two : inks.one, rgb = c => `rgb(${c})`;
@@ -69,7 +69,7 @@ function render({ model, el }) {
   let grid = {};
   const order = l => { const n = stack().heads, b = thumbs()?.badges?.[get("sort")]?.[l], all = Array.from({ length: n }, (_, i) => i); return b ? all.sort((x, y) => (b[y] ?? -1) - (b[x] ?? -1) || x - y) : all; };
   function drawOverview() {
-    const { layers, heads } = stack(), size = Math.max(16, Math.min(48, Math.floor((Math.max(240, root.clientWidth) * (root.clientWidth < 700 ? .98 : .44) - 24) / heads) - 4)), pitch = size + 4, line = size > 30 ? 16 : 8;
+    const { layers, heads } = stack(), size = Math.max(16, Math.min(64, Math.floor((Math.max(240, root.clientWidth) * (root.clientWidth < 760 ? .96 : .42) - 24) / heads) - 4)), pitch = size + 4, line = size > 30 ? 16 : 8;
     grid = { size, pitch, line, left: 24, top: 4 };
     const g = sharp(overview, 24 + heads * pitch, 8 + layers * (pitch + line)), t = thumbs();
     const of = get("sort"), top = t?.scale && Math.max(...t.scale);
@@ -263,8 +263,8 @@ function render({ model, el }) {
       const source = row.axis === "both" || row.axis === side, target = row.axis !== side;
       row.spans.forEach((span, n) => {
         const i = row.start + n, mine = target ? values.map((v, j) => [v[i] ?? 0, j]).filter(([v]) => v) : [], inks_ = mine.map(([v, j]) => (locks.length > 1 ? inks.locks[j] : paint)[s(v)]);
-        const want = inks_.length ? (inks_.length === 1 ? rgb(inks_[0]) : `linear-gradient(${inks_.map((c, j) => `${rgb(c)} ${100 * j / inks_.length}% ${100 * (j + 1) / inks_.length}%`)})`) : "";
-        if (span.tinted !== want) { span.tinted = want; span.style.background = want; span.style.color = want ? (inks_.reduce((a, c) => a + luminance(c), 0) / inks_.length > .55 ? "#000" : "#fff") : ""; }
+        const want = !inks_.length ? "" : locks.length < 2 ? rgb(inks_[0]) : `bottom / 100% 40% no-repeat linear-gradient(${inks_.map((c, j) => `${rgb(c)} ${100 * j / inks_.length}% ${100 * (j + 1) / inks_.length}%`)})`;
+        if (span.tinted !== want) { span.tinted = want; span.style.background = want; span.style.color = !want || locks.length > 1 ? "" : luminance(inks_[0]) > .55 ? "#000" : "#fff"; }
         const on = source && from.includes(i) ? "true" : "false"; if (span.getAttribute("aria-selected") !== on) span.setAttribute("aria-selected", on);
       });
       if (row.nav) row.nav.lastChild.textContent = `tokens ${row.start} to ${row.start + row.spans.length - 1} of ${row.list.length}`;
@@ -274,7 +274,7 @@ function render({ model, el }) {
   function drawArcs(locks, values) {                       // lines only for one kept token, only for the top of its mass
     const list = shown().query, n = list.length, on = locks.length === 1 && rows.length === 1 && n <= 40 && values?.length, id = on ? JSON.stringify([locks, cached.id, get("side"), dark]) : "";
     if (arcs.is === id) return; arcs.is = id; arcs.replaceChildren(); arcs.style.display = on ? "" : "none"; if (!on) return;
-    const W = Math.min(900, Math.max(300, root.clientWidth - 8)), gap = W / n, x = i => (i + .5) * gap, make = (tag, a, text) => { const e = document.createElementNS("http://www.w3.org/2000/svg", tag); for (const [k, v] of Object.entries(a)) e.setAttribute(k, v); if (text) e.textContent = text; arcs.append(e); };
+    const W = Math.max(260, strips.clientWidth - 4), gap = W / n, x = i => (i + .5) * gap, make = (tag, a, text) => { const e = document.createElementNS("http://www.w3.org/2000/svg", tag); for (const [k, v] of Object.entries(a)) e.setAttribute(k, v); if (text) e.textContent = text; arcs.append(e); };
     const kept = topP(Float32Array.from(values), 1, values.length, get("top_p") < 1 ? get("top_p") : .7), top = largest(kept) || 1, i = locks[0];
     for (const [k, v] of Object.entries({ width: W, height: 92, role: "img", "aria-label": `Arcs from token ${i} to the tokens that hold ${get("top_p") < 1 ? Math.round(get("top_p") * 100) : 70} % of its weight` })) arcs.setAttribute(k, v);
     kept.forEach((v, j) => { if (!v && j !== i) return; const up = 10 + 55 * Math.abs(j - i) / n; if (v) make("path", { d: j === i ? `M${x(j) - 5} 72q5-14 10 0` : `M${x(i)} 72C${x(i)} ${72 - up} ${x(j)} ${72 - up} ${x(j)} 72`, fill: "none", stroke: v < 0 ? css.accent : rgb(inks.one[dark ? 190 : 210]), "stroke-width": 1 + 5 * Math.abs(v) / top, "stroke-opacity": .75 });
@@ -316,7 +316,7 @@ function render({ model, el }) {
   function drawAll() { drawControls(); drawOverview(); drawPlot(); drawStrips(); tint(); readout.textContent = facts(); drawEdits(); fillTable(); }
   const changed = VIEW.map(t => "change:" + t).join(" "), renewed = () => { store.forget(get("version")); rows = []; refresh(); };
   model.on(changed, refresh); model.on("change:hovered", drawHover); model.on("change:outputs change:edits", drawEdits); model.on("change:version", renewed);
-  const fit = new ResizeObserver(soon(() => gone || (drawOverview(), drawPlot()))); fit.observe(root);
+  const fit = new ResizeObserver(soon(() => { if (!gone) { theme.look(); drawOverview(); drawPlot(); } })); fit.observe(root);
   store.forget(get("version")); paintWith(theme.dark); drawAll();
   return () => { gone = true; fit.disconnect(); theme.stop(); store.stop(); model.off(changed, refresh); model.off("change:hovered", drawHover); model.off("change:outputs change:edits", drawEdits); model.off("change:version", renewed); model.off("msg:custom", heard); };
 }

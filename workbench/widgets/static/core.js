@@ -100,7 +100,7 @@ function oklch(l, c, hue) {
 }
 export const HUES = { blue: 4.5, orange: 1.05, purple: 5.5 };
 export function ramp(dark, signed, hue = "blue") {        // 256 colours [r, g, b]
-  const one = (t, h) => dark ? oklch(.24 + .66 * t, .01 + .12 * Math.sin(Math.PI * Math.min(1, t * .8)), h) : oklch(.985 - .6 * t, .005 + .15 * Math.sin(Math.PI * Math.min(1, t * .65)), h);
+  const one = (t, h) => dark ? oklch(.3 + .6 * t, .01 + .12 * Math.sin(Math.PI * Math.min(1, t * .8)), h) : oklch(.985 - .6 * t, .005 + .15 * Math.sin(Math.PI * Math.min(1, t * .65)), h);
   return Array.from({ length: 256 }, (_, i) => signed ? one(Math.abs(i - 127.5) / 127.5, i < 127.5 ? HUES.blue : HUES.orange) : one(i / 255, HUES[hue]));
 }
 export const luminance = ([r, g, b]) => (.2126 * r + .7152 * g + .0722 * b) / 255;

@@ -13,11 +13,11 @@ export function h(tag, props = {}, ...children) {
 }
 
 export function watchTheme(el, changed) {                 // dark when the text is light: true in JupyterLab, VS Code and plain pages alike
-  const read = () => luminance(getComputedStyle(el).color.match(/[\d.]+/g).slice(0, 3).map(Number)) > .5;
+  const read = () => luminance((getComputedStyle(el).color.match(/[\d.]+/g) ?? [0, 0, 0]).slice(0, 3).map(Number)) > .5;
   const query = matchMedia("(prefers-color-scheme: dark)"), look = () => requestAnimationFrame(() => changed(read()));
   const seen = new MutationObserver(look), what = { attributes: true, attributeFilter: ["class", "style", "data-jp-theme-light", "data-theme", "data-vscode-theme-kind"] };
   seen.observe(document.body, what); seen.observe(document.documentElement, what); query.addEventListener("change", look);
-  return { dark: read(), stop() { seen.disconnect(); query.removeEventListener("change", look); } };
+  return { dark: read(), look, stop() { seen.disconnect(); query.removeEventListener("change", look); } };
 }
 
 export function sharp(canvas, w, height) {                // a canvas of w x height CSS pixels at the screen's own resolution

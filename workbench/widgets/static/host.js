@@ -32,7 +32,8 @@ function mount(id, render) {
   const el = document.getElementById(id), data = document.getElementById(id + "-data");
   if (!el || !data || el.dataset.alive) return;
   el.dataset.alive = "yes";
-  const model = pageModel(JSON.parse(data.textContent)), stage = document.createElement("div");
-  try { render({ model, el: stage }); el.replaceChildren(stage); }
-  catch (error) { console.error(error); }                 // what was in the page stays
+  const model = pageModel(JSON.parse(data.textContent)), stage = document.createElement("div"), before = [...el.childNodes];
+  el.append(stage);
+  try { render({ model, el: stage }); for (const node of before) node.remove(); }
+  catch (error) { stage.remove(); console.error(error); } // what was in the page stays
 }
