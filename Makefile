@@ -17,6 +17,7 @@ $(VENV)/.ready: pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "The workbench needs Python 3.10 or later: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q $(PIP_FLAGS) '$(TORCH)' -e '.[dev]'
+	mkdir -p $(VENV)/share/jupyter/labextensions && ln -sfn ../../../../labextension $(VENV)/share/jupyter/labextensions/interp-workbench  # an editable install leaves it out
 	touch $@
 
 report: $(VENV)/.ready

@@ -1,6 +1,9 @@
 """Packages as found on disk, plus `reports/`, which ships as `workbench.reports`. Metadata is in pyproject.toml."""
 from setuptools import find_namespace_packages, setup
 
+EXTENSION = "share/jupyter/labextensions/interp-workbench"   # where JupyterLab looks for extensions
+
 setup(packages=find_namespace_packages(include=["workbench*"]) + ["workbench.reports"],
       package_dir={"workbench.reports": "reports"},
-      package_data={"": ["*.js", "*.css", "*.safetensors", "*.json", "*.md", "*.ipynb", "*.jinja"]})
+      package_data={"": ["*.js", "*.css", "*.safetensors", "*.json", "*.md", "*.ipynb", "*.jinja"]},
+      data_files=[(EXTENSION, ["labextension/package.json"]), (f"{EXTENSION}/static", ["labextension/static/lab.js"])])

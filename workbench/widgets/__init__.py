@@ -1,1 +1,5 @@
 """Widgets: one front-end core, one base class, and what stands on them."""
+from workbench.widgets.attention_explorer import AttentionExplorer
+from workbench.widgets.base import Selection, Widget, WidgetError
+
+__all__ = ["AttentionExplorer", "Selection", "Widget", "WidgetError"]
