@@ -3,3 +3,4 @@ from workbench.attention.patterns import AttentionError, combine, patterns, summ
 from workbench.attention.scores import head_scores, top_heads
 from workbench.attention.scaling import effect_of, knock_out, scale_attention
 from workbench.attention.circuits import HeadFactors, copying_score, head_factors, ov_circuit, qk_circuit
+from workbench.attention.composition import composition_scores, ov_components, strongest, transport
