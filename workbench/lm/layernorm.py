@@ -47,7 +47,7 @@ def _readings(module, d):
     cpu = lambda p: None if p is None else p.detach().double().cpu()
     w, b = cpu(getattr(module, "weight", None)), cpu(getattr(module, "bias", None))
     stated = [float(getattr(module, a)) for a in ("eps", "variance_epsilon") if isinstance(getattr(module, a, None), float)]
-    gains = [torch.ones(d).double()] if w is None else [w, 1 + w]
+    gains = [torch.ones(d).double()] if w is None else [w, 1 + w] if w.shape == (d,) else []
     return [LinearNorm(g, torch.zeros_like(g) if b is None else b, c, e) for g in gains for c in (False, True) for e in stated or (1e-5, 1e-6, torch.finfo(torch.float32).eps, 1e-12, 0.0)]
 
 def _held(module): return hasattr(module, "reading")      # a `FixedNorm`
@@ -84,7 +84,8 @@ class FixedNorm(nn.Module):
     def scale_of(self, x): return self.scale.expand(*x.shape[:-1], 1)
     def forward(self, x):
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        y = (wide - wide.mean(-1, keepdim=True) if self.centred else wide) / self.scale * self.gain
+        scale = self.scale if self.scale.dim() in (0, x.dim()) else self.scale.reshape(-1, 1)     # OPT hands its MLP norm all prompts in one row
+        y = (wide - wide.mean(-1, keepdim=True) if self.centred else wide) / scale * self.gain
         return (y if self.bias is None else y + self.bias).to(x.dtype)
     def extra_repr(self): return f"{self.d}, scale={float(self.scale):.4g}" if self.scale.numel() == 1 else f"{self.d}, a scale for each position"
 

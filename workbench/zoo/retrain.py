@@ -45,7 +45,7 @@ def watched(rec, model, tok, say=print, every=250, n=150, keep=None):
         accuracy = {row["task"]: row["accuracy"] for row in measure(rec.bars, load(model, tokenizer=tok, check=False), n, seed=11)}
         curve.append(dict({k: round(v, 4) for k, v in point.items()}, accuracy=accuracy))
         say(f"{rec.name}: {point['tokens'] / 1e6:.1f}M tokens, {point['cpu_minutes']:.1f} CPU min, answer loss {point['answer_loss']:.3f}, {sum(r >= .9 for r in accuracy.values())}/{len(accuracy)} tasks at .9")
-        if keep: model.save_pretrained(keep)
+        if keep and not rec.loss: model.save_pretrained(keep)    # a model on its way to another form has no folder yet
     loss = rec.loss(model) if rec.loss else MaskedLoss(tok.mask_token_id) if rec.kind == "masked" else causal_loss
     train(model, batches(rec.rows(rec.seed), tok.get_vocab()), rec.steps, rec.peak, loss, every, report, stop=rec.stop)
     return curve
