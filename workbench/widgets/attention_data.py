@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ..attention.patterns import UNITS, WEIGHTINGS, patterns, summarise
-from ..lm.tokens import token_str
+from ..attention.rollout import rollout
 from .base import WidgetError
 from .packing import Chunk, pack, shrink
 from .tokens import token_kinds
@@ -30,7 +30,7 @@ class Side:
     label: str = ""
 
     def patterns(self, weighting, where, layers=None, **words):
-        return patterns(self.lm, self.prompt, weighting, layers=layers, edits=self.edits, targets=None if self.targets is None else [self.targets], **where, **words).isel(prompt=0)
+        return patterns(self.lm, self.prompt, weighting, layers=layers, edits=self.edits, targets=None if self.targets is None else [self.targets], **where, **words)
     def same_but(self, **change): return replace(self, **change)
 
 @dataclass(frozen=True)
@@ -38,7 +38,6 @@ class Given:
     "A side that was computed elsewhere: a pattern (layer, head, query, key), one weighting, no model."
     pattern: object
     label: str = ""
-    def patterns(self, weighting, where, layers=None, **words): return self.pattern if layers is None else self.pattern.isel(layer=layers)
 
 # %% ../../nbs/widgets/04_attention_data.ipynb #2515d4c8
 @dataclass(frozen=True)
@@ -156,9 +155,9 @@ class AttentionData:
         wanted = range(stack.layers) if weighting == "rollout" or isinstance(side, Given) else group_of(layer, stack, *size)
         key = (which, name, weighting, wanted.start)
         if key not in self.kept:
-            if weighting == "rollout": from workbench.attention.rollout import rollout
-            if weighting == "rollout": found = rollout(side.patterns("pattern", stack.where)).expand_dims(head=1, axis=1)
-            else: found = side.patterns(weighting, stack.where, None if isinstance(side, Given) else list(wanted), **(self.words if weighting == "dla" else {}))
+            if weighting == "rollout": found = rollout(side.patterns("pattern", stack.where)).isel(prompt=0).expand_dims(head=1, axis=1)
+            elif isinstance(side, Given): found = side.pattern
+            else: found = side.patterns(weighting, stack.where, list(wanted), **(self.words if weighting == "dla" else {})).isel(prompt=0)
             self.kept[key] = found
             while len(self.kept) > 8: self.kept.popitem(last=False)
         return self.kept[key], wanted

@@ -238,7 +238,7 @@ def _page_keys(self):
         fits = room >= size(name) * self.data.stacks[name].layers
         if fits or not keys: keys.append((name, side, weighting, "all"))
         if fits: keys += [(name, side, weighting, l) for l in range(self.data.stacks[name].layers)]; room -= size(name) * self.data.stacks[name].layers
-    for name in ():  # ROLLOUT
+    for name in self.data.stacks:
         if isinstance(self.data.a, Side) and name != "cross" and size(name) * self.data.stacks[name].layers / self.data.stacks[name].heads < room: keys += [(name, s, "rollout", l) for s in sides for l in range(self.data.stacks[name].layers)]
     return list(dict.fromkeys([*sorted(must, key=str), *keys]))
 

@@ -257,14 +257,14 @@ function render({ model, el }) {
   }
   function tint() {                                        // the text in the colours of what is kept, else of what is pointed at
     if (!cached.m) return;
-    const side = get("side"), locks = get("locked"), [q, k] = get("hovered"), paint = colours(), s = shade();
+    const side = get("side"), locks = get("locked"), [q, k] = get("hovered"), paint = colours(), s = shade(), faint = v => Math.abs(s(v) - (signed() ? 128 : 0)) > 12;   // a tint that nobody would see costs as much as one that is seen
     const from = locks.length ? locks : q == null ? [] : [side === "query" ? q : k], values = from.map(i => side === "query" ? (i < cached.rows ? rowOf(i) : []) : i < cached.cols ? colOf(i) : []);
     for (const row of rows) {
       const source = row.axis === "both" || row.axis === side, target = row.axis !== side;
       row.spans.forEach((span, n) => {
-        const i = row.start + n, mine = target ? values.map((v, j) => [v[i] ?? 0, j]).filter(([v]) => v) : [], inks_ = mine.map(([v, j]) => (locks.length > 1 ? inks.locks[j] : paint)[s(v)]);
+        const i = row.start + n, mine = target ? values.map((v, j) => [v[i] ?? 0, j]).filter(([v]) => faint(v)) : [], inks_ = mine.map(([v, j]) => (locks.length > 1 ? inks.locks[j] : paint)[s(v)]);
         const want = !inks_.length ? "" : locks.length < 2 ? rgb(inks_[0]) : `bottom / 100% 40% no-repeat linear-gradient(${inks_.map((c, j) => `${rgb(c)} ${100 * j / inks_.length}% ${100 * (j + 1) / inks_.length}%`)})`;
-        if (span.tinted !== want) { span.tinted = want; span.style.background = want; span.style.color = !want || locks.length > 1 ? "" : luminance(inks_[0]) > .55 ? "#000" : "#fff"; }
+        if (span.tinted !== want) { span.tinted = want; span.style[locks.length > 1 ? "background" : "backgroundColor"] = want; if (!want) span.style.background = ""; span.style.color = !want || locks.length > 1 ? "" : luminance(inks_[0]) > .55 ? "#000" : "#fff"; }
         const on = source && from.includes(i) ? "true" : "false"; if (span.getAttribute("aria-selected") !== on) span.setAttribute("aria-selected", on);
       });
       if (row.nav) row.nav.lastChild.textContent = `tokens ${row.start} to ${row.start + row.spans.length - 1} of ${row.list.length}`;
