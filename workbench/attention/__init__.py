@@ -4,3 +4,5 @@ from workbench.attention.scores import head_scores, top_heads
 from workbench.attention.scaling import effect_of, knock_out, scale_attention
 from workbench.attention.circuits import HeadFactors, copying_score, head_factors, ov_circuit, qk_circuit
 from workbench.attention.composition import composition_scores, ov_components, strongest, transport
+from workbench.attention.rollout import flow, rollout
+from workbench.attention.information_flow import cut_edges, edge_map, information_flow

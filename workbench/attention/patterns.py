@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WEIGHTINGS', 'UNITS', 'HOWS', 'AttentionError', 'check_weighting', 'spread', 'output_norms', 'logit_directions',
-           'logit_shares', 'patterns', 'summarise', 'without_sink', 'top_p', 'combine']
+           'logit_shares', 'patterns', 'row_shares', 'summarise', 'without_sink', 'top_p', 'combine']
 
 # %% ../../nbs/attention/00_patterns.ipynb #dccc76d0
 import numpy as np
@@ -128,7 +128,7 @@ def _labelled(lm, run, store, where, weighting, ids):
     return result(x.values, x.dims, coords, "attention", **attrs)
 
 # %% ../../nbs/attention/00_patterns.ipynb #fafe3ed5
-def _shares(pattern):
+def row_shares(pattern):
     "Rows as shares of 1, padded queries NaN. Raises `AttentionError` for signed entries."
     if pattern.attrs.get("weighting") == "dla": raise AttentionError("Signed entries are no distribution over keys: summarise the pattern, value or output weighting.")
     if pattern.attrs.get("weighting") == "pattern": return pattern
@@ -147,7 +147,7 @@ def _earlier(pattern):
 def summarise(pattern):
     """Dataset (layer, prompt, head), means over queries: `sink` (share on the first token), `previous` (on the token before), `duplicate` (on earlier copies of
     the query's token), `induction` (on what followed those), `entropy` in nats. A causal model's first query sees one key and is left out. NaN where no query qualifies."""
-    p, causal, cross = _shares(pattern), pattern.attrs.get("causal"), pattern.attrs.get("cross")
+    p, causal, cross = row_shares(pattern), pattern.attrs.get("causal"), pattern.attrs.get("cross")
     q, k = pattern["query"], pattern["key"]
     real = (pattern.query_token != "") & (q > 0 if causal else q >= 0)
     last = lambda x: x.transpose("layer", "prompt", "head", ...)
