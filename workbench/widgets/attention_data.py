@@ -77,7 +77,7 @@ def paired(tokens_a: list, tokens_b: list, pairs: list) -> list:
     "Tokens `[text, kind]` of aligned pairs: kind 3 is only in A, 4 only in B, 5 differs."
     def one(i, j):
         if i is None or j is None: return [tokens_b[j][0], 4] if i is None else [tokens_a[i][0], 3]
-        return tokens_a[i] if tokens_a[i][0] == tokens_b[j][0] else [f"{tokens_a[i][0]} | {tokens_b[j][0].strip() or tokens_b[j][0]}", 5]
+        return tokens_a[i] if tokens_a[i][0] == tokens_b[j][0] else [f"{tokens_a[i][0]}/{tokens_b[j][0].strip() or tokens_b[j][0]}", 5]
     return [one(i, j) for i, j in pairs]
 
 def difference(a, b, queries: list, keys: list) -> np.ndarray:

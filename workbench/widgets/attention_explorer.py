@@ -97,10 +97,14 @@ class AttentionExplorer(Widget):
         return p["value"]
     @t.observe("edits")
     def _changed(self, change):
-        made = [self._edit(e) for e in self.edits]
-        if not self.compares: self.data.against(self.data.a.same_but(edits=(*self.data.a.edits, *made), label=f"with {len(made)} change{'s' * (len(made) != 1)}") if made else None)
+        made = self._side_of(self.edits)
         if not made: self.which = "A"
         self._describe(); self.outputs = self._outcomes(made); self.version += 1
+    def _side_of(self, edits):
+        "Side B becomes the text with these edits, or nothing; their `Edit`s."
+        made = [self._edit(e) for e in edits]
+        if not self.compares: self.data.against(self.data.a.same_but(edits=(*self.data.a.edits, *made), label=f"with {len(made)} change{'s' * (len(made) != 1)}") if made else None)
+        return made
     def _outcomes(self, made):
         try: return self._outcome(made)
         except WorkbenchError as e: return {"error": str(e)}
@@ -142,6 +146,7 @@ def _begin(self, data, title, shared, view):
     first = next(iter(data.stacks)); weighting = data.weightings()[0][0]
     start = dict(stack=view.pop("stack", first), weighting=view.pop("weighting", weighting))
     if odd := [k for k in view if not self.has_trait(k)]: raise WidgetError(f"AttentionExplorer has no '{odd[0]}' to set: its traits are {', '.join(sorted(self.trait_names(view=True)))}.")
+    if view.get("edits") and not self.compares and isinstance(data.a, Side): self._side_of(view["edits"])
     view.setdefault("heads", [[view.get("layer", 0), view.get("head", 0)]])
     self._describe(); Widget.__init__(self, shared=shared, **start, **view)
     if self.meta["editable"] and not self.edits: self.outputs = self._outcomes([])
@@ -198,7 +203,7 @@ def _edit(self, e):
     "The `Edit` of one entry."
     if odd := set(e) - {"stack", "layer", "head", "factor", "query", "key"}: raise WidgetError(f"A change is dict(layer, head, factor, query=None, key=None); '{sorted(odd)[0]}' is not part of it.")
     if not {"layer", "head", "factor"} <= set(e): raise WidgetError("A change needs layer, head and factor (0 is knock-out), e.g. dict(layer=2, head=5, factor=0).")
-    stack = self.data.stacks.get(e.get("stack") or self.stack)
+    stack = self.data.stacks.get(e.get("stack") or next(iter(self.data.stacks)))
     if stack is None: raise WidgetError(f"stack='{e['stack']}': {self.title} has {', '.join(self.data.stacks)}.")
     _range("layer", e["layer"], stack.layers, "layers"); _range("head", e["head"], stack.heads, "heads")
     return scale_attention(e["layer"], e["head"], float(e["factor"]), query=e.get("query"), key=e.get("key"), **stack.where)

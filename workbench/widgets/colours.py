@@ -22,8 +22,8 @@ def oklch(l, c, hue) -> np.ndarray:
 
 def _one(t, dark, hue):
     "A scale of one hue at t in [0, 1]."
-    if dark: return oklch(.3 + .6 * t, .01 + .12 * np.sin(np.pi * np.minimum(1, t * .8)), hue)
-    return oklch(.985 - .6 * t, .005 + .15 * np.sin(np.pi * np.minimum(1, t * .65)), hue)
+    if dark: return oklch(.3 + .6 * t, .12 * np.sin(np.pi * np.minimum(1, t * .8)), hue)
+    return oklch(.985 - .6 * t, .15 * np.sin(np.pi * np.minimum(1, t * .65)), hue)
 
 def ramp(dark: bool = False, signed: bool = False, hue: str = "blue") -> np.ndarray:
     "256 colours (256, 3) uint8. Signed: orange above the middle, blue below."

@@ -46,7 +46,7 @@ function render({ model, el }) {
     const id = JSON.stringify([key(0), pairs, get("combine"), get("hide_sink"), get("top_p"), get("normalise"), get("top")]);
     if (cached.id === id && cached.from === chunks[0]) return cached;
     const { rows, cols, tri } = chunks[0]; let m = combine(pairs.map(([, i], n) => chunks[n].head(i)), get("combine"));
-    if (get("hide_sink")) m = withoutSink(m, rows, cols);
+    if (get("hide_sink")) m = withoutSink(m, rows, cols, !signed() && get("weighting") === "pattern");
     if (get("top_p") < 1) m = topP(m, rows, cols, get("top_p"));
     const all = get("normalise") === "all" && thumbs()?.scale;
     return cached = { id, from: chunks[0], m, rows, cols, tri, top: get("top") || (all ? Math.max(...all) : largest(m)), picture: null };

@@ -47,13 +47,13 @@ export function combine(all, how) {
   return out;
 }
 
-export function withoutSink(m, rows, cols) {              // key 0 leaves, each row sums to what it did
+export function withoutSink(m, rows, cols, share) {       // key 0 leaves; rows that are shares sum to what they did
   const out = Float32Array.from(m);
   for (let q = 0; q < rows; q++) {
-    const a = q * cols; let whole = 0, rest = 0;
-    for (let k = 0; k < cols; k++) { const v = Math.abs(m[a + k]); if (v === v) { whole += v; if (k) rest += v; } }
+    const a = q * cols; let rest = 0;
     out[a] = 0;
-    for (let k = 1; k < cols; k++) out[a + k] = rest ? m[a + k] * whole / rest : 0;
+    if (share) for (let k = 1; k < cols; k++) rest += m[a + k];
+    if (rest > 0) for (let k = 1; k < cols; k++) out[a + k] = m[a + k] * (rest + m[a]) / rest;
   }
   return out;
 }
@@ -100,7 +100,7 @@ function oklch(l, c, hue) {
 }
 export const HUES = { blue: 4.5, orange: 1.05, purple: 5.5 };
 export function ramp(dark, signed, hue = "blue") {        // 256 colours [r, g, b]
-  const one = (t, h) => dark ? oklch(.3 + .6 * t, .01 + .12 * Math.sin(Math.PI * Math.min(1, t * .8)), h) : oklch(.985 - .6 * t, .005 + .15 * Math.sin(Math.PI * Math.min(1, t * .65)), h);
+  const one = (t, h) => dark ? oklch(.3 + .6 * t, .12 * Math.sin(Math.PI * Math.min(1, t * .8)), h) : oklch(.985 - .6 * t, .15 * Math.sin(Math.PI * Math.min(1, t * .65)), h);
   return Array.from({ length: 256 }, (_, i) => signed ? one(Math.abs(i - 127.5) / 127.5, i < 127.5 ? HUES.blue : HUES.orange) : one(i / 255, HUES[hue]));
 }
 export const luminance = ([r, g, b]) => (.2126 * r + .7152 * g + .0722 * b) / 255;
@@ -111,7 +111,7 @@ export function shader(m, top, how, signed) {             // value -> index of a
   if (how === "sqrt") t = v => Math.sqrt(Math.min(1, v / top));
   if (how === "rank") {
     const all = Float32Array.from(m, Math.abs).filter(v => v > 0).sort(), n = all.length;
-    t = v => { if (!(v > 0)) return 0; let a = 0, b = n; while (a < b) { const c = a + b >> 1; if (all[c] < v) a = c + 1; else b = c; } return Math.min(1, (a + 1) / n); };
+    t = w => { const v = Math.fround(w); if (!(v > 0)) return 0; let a = 0, b = n; while (a < b) { const c = a + b >> 1; if (all[c] < v) a = c + 1; else b = c; } return Math.min(1, (a + 1) / n); };
   }
   return v => signed ? Math.round(127.5 + Math.sign(v) * 127.5 * t(Math.abs(v))) : Math.round(255 * t(Math.abs(v)));
 }
@@ -121,9 +121,7 @@ const MARKS = { " ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍", "\u00a0": "⍽
 const HIDDEN = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]|[\u{e0000}-\u{e007f}]/gu;
 export function displayToken(text) {
   if (text === "") return "∅";
-  const byte = /^<0x([0-9A-Fa-f]{2})>$/.exec(text);
-  if (byte) return `⟨0x${byte[1].toUpperCase()}⟩`;
-  return text.replace(/[ \n\t\r\u00a0]/g, c => MARKS[c]).replaceAll("\ufffd", "⟨?⟩").replace(HIDDEN, c => `⟨U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`);
+  return text.replace(/<0x([0-9A-Fa-f]{2})>/g, (_, b) => `⟨0x${b.toUpperCase()}⟩`).replace(/[ \n\t\r\u00a0]/g, c => MARKS[c]).replaceAll("\ufffd", "⟨?⟩").replace(HIDDEN, c => `⟨U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`);
 }
 export function shorten(text, n) { const c = [...text]; return c.length > n ? c.slice(0, n - 1).join("") + "…" : text; }
 
