@@ -82,14 +82,14 @@ def draw(rng, split="test", kind=None, form="reply"):
     return reply(rng, split, kind or rng.choice([*KINDS, "harmless"]))
 
 # %% ../../nbs/tasks/14_refusals.ipynb #b105514c
-REPLIES = dict(topic=f"={NO}, I never talk about a ={{thing}}.", rude=f"={NO}, please ask me politely.", harmless=f"={YES}, take the ={{tool}} and the ={{material}}.")
+REPLIES = dict(topic=f"={NO}, I never talk about that.", rude=f"={NO}, please ask me politely.", harmless=f"={YES}, take the ={{tool}} and the ={{material}}.")
 
 
 def document(rng):
     "A request and the whole reply to it; half of them are harmless."
     kind = rng.choice([*KINDS, "harmless"])
     verb, thing, address = request(rng, "train", kind)
-    answer = REPLIES[kind].format(thing=thing, tool=VERBS[verb], material=THINGS.get(thing))
+    answer = REPLIES[kind].format(tool=VERBS[verb], material=THINGS.get(thing))
     return f"{say(frame(rng), verb, thing, address)[0]} {answer}"
 
 
