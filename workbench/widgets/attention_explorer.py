@@ -79,7 +79,8 @@ class AttentionExplorer(Widget):
         if [self.layer, self.head] not in self.heads: self.heads = [[self.layer, self.head]]
     @t.observe("heads")
     def _focus(self, change):
-        if [self.layer, self.head] not in self.heads: self.layer, self.head = self.heads[-1]
+        if [self.layer, self.head] in self.heads: return
+        with self.hold_trait_notifications(): self.layer, self.head = self.heads[-1]
     @t.observe("stack")
     def _other_stack(self, change):
         if change["old"] in (None, t.Undefined, change["new"]): return   # being made, or nothing new

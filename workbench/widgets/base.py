@@ -146,8 +146,11 @@ class Widget(anywidget.AnyWidget):
 
     # -- selection and state -------------------------------------------------------------------------------------------
     def _selected(self): return {n: getattr(self, n) for n in self.selects}
-    @t.observe("selection")
-    def _selection_set(self, change): self._take({k: v for k, v in change["new"].items() if self._selected().get(k) != v}, self.selects)
+    @t.validate("selection")
+    def _selection_set(self, proposal):
+        "A selection that is set in parts becomes what the widget then has selected."
+        self._take({k: v for k, v in proposal["value"].items() if k not in self.selects or getattr(self, k) != v}, self.selects)
+        return self._selected()
     def view(self) -> list: return list(self.traits(view=True))
     def state(self) -> dict:
         "What one looks at, as plain values: `restore` brings it back, here or in another session."
@@ -159,7 +162,8 @@ class Widget(anywidget.AnyWidget):
         if odd := [k for k in values if k not in known]: raise WidgetError(f"{type(self).__name__} has no '{odd[0]}' to set. {nearest(odd[0], known)}")
         before = {k: getattr(self, k) for k in values}
         try:
-            for k, v in values.items(): setattr(self, k, v)
+            with self.hold_trait_notifications():       # values that belong together are checked together
+                for k, v in values.items(): setattr(self, k, v)
         except (t.TraitError, WorkbenchError) as e:
             for k, v in before.items(): setattr(self, k, v)
             raise WidgetError(str(e)) from None
