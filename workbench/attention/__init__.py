@@ -6,3 +6,5 @@ from workbench.attention.circuits import HeadFactors, copying_score, head_factor
 from workbench.attention.composition import composition_scores, ov_components, strongest, transport
 from workbench.attention.rollout import flow, rollout
 from workbench.attention.information_flow import cut_edges, edge_map, information_flow
+from workbench.attention.figures import flow_figure, pattern_figure, scores_figure
+from workbench.attention.channel import Channel, channel, edit_channel, learn_shift, read_direction
