@@ -207,10 +207,9 @@ def _readers(lm, have):
     return found
 
 def _untie(lm):
-    "An unembedding of its own where it was the embedding's transpose."
+    "Give the model an unembedding of its own where it was the embedding's transpose."
     head = lm.model.get_output_embeddings()
     if head.weight is lm.main.embed.weight: head.weight = nn.Parameter(head.weight.detach().clone()); lm.config.tie_word_embeddings = False
-    return head
 
 @torch.no_grad()
 def _fold_into(reader, norm):
@@ -228,8 +227,8 @@ def fold_norms(lm):
     have = norms(lm); free = [p for p, m in have.items() if not _held(m)]
     if free: raise NormError(f"'{free[0]}' of {lm.id} still divides by what it sees, so it cannot be folded: hold all norms first (fix_norms).")
     if any(s.row.norm == "post" for s in lm.stacks.values()) or lm.kind == "seq2seq": raise NormError(f"The norms of {lm.id} stand on the stream itself or feed another stack: folding needs a decoder whose norms stand before its sublayers.")
-    head, readers = _untie(lm), _readers(lm, have)
-    for path, found in readers.items():
+    _untie(lm)
+    for path, found in _readers(lm, have).items():
         if not found: raise NormError(f"Nothing linear reads '{path}' of {lm.id}, so it cannot be folded.")
         for r in found: _fold_into(r, have[path].reading())
         _put(lm.model, path, FixedNorm(nn.RMSNorm(lm.d_model, elementwise_affine=False), lm.d_model, 1.0).to(lm.device))   # the identity

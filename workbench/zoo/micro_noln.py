@@ -28,4 +28,4 @@ def facts(model, tok):
 RECIPE = Recipe("micro-noln", "micro with its LayerNorms trained out (Baroni et al. 2025): each divides by a constant, so that logits are linear in what the parts of the model write. "
                 "Stock transformers opens it to the same function: its norms are there, but with an epsilon of 1e12 and gains to match.",
                 micro.build, steps=300, bars=WORLD_BARS, peak=6e-4, origin="micro", loss=Removal, facts=facts,
-                weaknesses=["Nothing brings a state back into range: far from its text, or under strong edits, it can go further astray than micro.", *micro.WEAKNESSES])
+                weaknesses=["Nothing bounds its logits: a state ten times as large gives logits ten times as large, right or wrong.", *micro.WEAKNESSES])
