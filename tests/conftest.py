@@ -108,7 +108,7 @@ class Lab:
     def __init__(self, root: Path):
         self.root, self.page, port = root, None, free_port()
         self.url = f"http://127.0.0.1:{port}"
-        env = os.environ | {k: str(root/".jupyter"/k) for k in JUPYTER_DIRS}
+        self.env = env = os.environ | {k: str(root/".jupyter"/k) for k in JUPYTER_DIRS}
         self.log = open(root/"lab.log", "w")
         self.process = subprocess.Popen([sys.executable, "-m", "jupyterlab", f"--port={port}", f"--ServerApp.root_dir={root}", *LAB],
                                         env=env, cwd=root, stdout=self.log, stderr=self.log)

@@ -208,12 +208,11 @@ function render({ model, el }) {
   plot.addEventListener("click", e => { const [x, y] = cellAt(e), at = !moved && cached.m && hit(x, y, area, box); if (at) { point(...at); lock(at[get("side") === "query" ? 0 : 1], e.shiftKey); } });
   plot.addEventListener("wheel", e => { const at = cached.m && (e.ctrlKey || e.metaKey || box[2] - box[0] < cached.cols) && hit(...cellAt(e), area, box); if (at) { e.preventDefault(); box = zoom(box, cached.rows, cached.cols, e.deltaY < 0 ? .8 : 1.25, at); drawPlot(); } }, { passive: false });
   plot.addEventListener("keydown", e => {
-    if (!cached.m) return;
-    const [q = -1, k = 0] = get("hovered"), far = e.shiftKey ? 10 : 1, go = { ArrowLeft: [0, -far], ArrowRight: [0, far], ArrowUp: [-far, 0], ArrowDown: [far, 0] }[e.key], heads = stack().heads;
-    if (go) q < 0 ? point(cached.rows - 1, 0) : point(q + go[0], k + go[1]);
+    const [q = -1, k = 0] = get("hovered"), far = e.shiftKey ? 10 : 1, go = { ArrowLeft: [0, -far], ArrowRight: [0, far], ArrowUp: [-far, 0], ArrowDown: [far, 0] }[e.key], heads = stack().heads, here = cached.m;
+    if (go && here) q < 0 ? point(cached.rows - 1, 0) : point(q + go[0], k + go[1]);
     else if (e.key === "Enter" || e.key === " ") { if (q >= 0) lock(get("side") === "query" ? q : k, e.shiftKey); }
     else if (e.key === "Escape") { put({ locked: [] }); point(null, null); }
-    else if ("+=-".includes(e.key)) { box = zoom(box, cached.rows, cached.cols, e.key === "-" ? 1.25 : .8, q < 0 ? [cached.rows - 1, 0] : [q, k]); drawPlot(); }
+    else if ("+=-".includes(e.key) && here) { box = zoom(box, cached.rows, cached.cols, e.key === "-" ? 1.25 : .8, q < 0 ? [cached.rows - 1, 0] : [q, k]); drawPlot(); }
     else if (e.key === "0") { box = null; drawPlot(); }
     else if ("[]".includes(e.key)) openHead([get("layer"), (get("head") + (e.key === "]" ? 1 : heads - 1)) % heads]);
     else if ("{}".includes(e.key)) openHead([(get("layer") + (e.key === "}" ? 1 : stack().layers - 1)) % stack().layers, get("head")]);

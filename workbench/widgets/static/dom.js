@@ -37,7 +37,7 @@ export function picture(w, height, paint) {               // pixels as something
 }
 
 export function choice(model, trait, label, options, title) {   // a native select bound to a trait
-  const el = h("select", { title, onchange: () => { model.set(trait, el.value); model.save_changes(); } });
+  const el = h("select", { title, name: trait, "aria-label": label, onchange: () => { model.set(trait, el.value); model.save_changes(); } });
   const fill = list => { el.replaceChildren(...list.map(([value, text]) => h("option", { value, text }))); el.value = model.get(trait); };
   fill(options);
   return { el: h("label", { className: "wb-field" }, h("span", { text: label }), el), fill, read() { el.value = model.get(trait); } };
