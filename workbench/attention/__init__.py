@@ -8,3 +8,4 @@ from workbench.attention.rollout import flow, rollout
 from workbench.attention.information_flow import cut_edges, edge_map, information_flow
 from workbench.attention.figures import flow_figure, pattern_figure, scores_figure
 from workbench.attention.channel import Channel, channel, edit_channel, learn_shift, read_direction
+from workbench.attention.safety import answers_without, sahara, ships, ships_dataset, undo
