@@ -1,29 +1,47 @@
-"""The picture in the README: a part of the tour's page, taken by Chromium. Run by `make outputs`."""
+"""The pictures in the README, taken by Chromium: a part of the tour's page, and the attention explorer. Run by `make outputs`."""
 import os, shutil, sys, tempfile
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
+import workbench as wb
 from workbench.reporting.run import run
+from workbench.widgets import AttentionExplorer
 
 ROOT = Path(__file__).resolve().parents[1]
-TARGET = ROOT/"nbs"/"images"/"tour.png"
+IMAGES = ROOT/"nbs"/"images"
+
+
+def tour(browser, folder) -> None:
+    done = run("tour", {"n_heads": 2}, out=folder)
+    page = browser.new_page(viewport={"width": 900, "height": 900}, color_scheme="light")
+    page.goto(done.page.as_uri())
+    page.wait_for_selector("html[data-ready=true]")
+    first, last = page.locator("#which-head-brings-it").bounding_box(), page.locator("#is-it-so").bounding_box()
+    page.locator(".wb-bar").evaluate("bar => bar.remove()")
+    page.screenshot(path=IMAGES/"tour.png", full_page=True, clip={"x": 0, "y": first["y"], "width": 900, "height": last["y"] - first["y"]})
+
+
+def explorer(browser, folder) -> None:
+    prompt = "When Mary and John went to the store, John gave a drink to"
+    shown = AttentionExplorer(wb.load("micro"), prompt, layer=2, head=3, locked=[14], sort="sink", answer=" Mary", foil=" John", edits=[dict(layer=2, head=3, factor=0)])
+    page = browser.new_page(viewport={"width": 1040, "height": 900}, color_scheme="light")
+    page.goto(shown.to_html(folder/"explorer.html").as_uri())
+    page.wait_for_function("() => document.querySelector('.wb-plot')?.clientHeight > 130")
+    box = page.locator(".wb-plot").bounding_box()
+    page.mouse.move(box["x"] + box["width"] * .25, box["y"] + box["height"] * .86)
+    page.wait_for_timeout(300)
+    page.locator(".wb-attention").screenshot(path=IMAGES/"explorer.png")
 
 
 def main() -> None:
-    browser_path = os.environ.get("CHROMIUM") or shutil.which("chromium") or sys.exit("The picture needs Chromium (Debian: apt-get install chromium fonts-dejavu-core).")
-    done = run("tour", {"n_heads": 2}, out=tempfile.mkdtemp())
-    with sync_playwright() as p:
+    browser_path = os.environ.get("CHROMIUM") or shutil.which("chromium") or sys.exit("The pictures need Chromium (Debian: apt-get install chromium fonts-dejavu-core).")
+    IMAGES.mkdir(exist_ok=True)
+    with sync_playwright() as p, tempfile.TemporaryDirectory() as folder:
         browser = p.chromium.launch(executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 900, "height": 900}, color_scheme="light")
-        page.goto(done.page.as_uri())
-        page.wait_for_selector("html[data-ready=true]")
-        first, last = page.locator("#which-head-brings-it").bounding_box(), page.locator("#is-it-so").bounding_box()
-        page.locator(".wb-bar").evaluate("bar => bar.remove()")
-        TARGET.parent.mkdir(exist_ok=True)
-        page.screenshot(path=TARGET, full_page=True, clip={"x": 0, "y": first["y"], "width": 900, "height": last["y"] - first["y"]})
+        for take in (tour, explorer): take(browser, Path(folder))
         browser.close()
-    print(TARGET.relative_to(ROOT), TARGET.stat().st_size)
+    for image in sorted(IMAGES.glob("*.png")): print(image.relative_to(ROOT), image.stat().st_size)
 
 
 if __name__ == "__main__": main()

@@ -147,7 +147,7 @@ function render({ model, el }) {
     if (get("step")) { g.fillStyle = css.ground; g.globalAlpha = .8; g.fillRect(x, Y(get("step")), w, hh); g.globalAlpha = 1; }
     get("locked").forEach((i, n) => { g.strokeStyle = rgb(inks.locks[n][dark ? 200 : 230]); g.lineWidth = 2; get("side") === "query" ? g.strokeRect(x, Y(i), w, Math.max(2, cell)) : g.strokeRect(X(i), y, Math.max(2, cell), hh); });
     const [q, k] = get("hovered");
-    if (q != null) { g.fillStyle = css.accent; g.globalAlpha = .16; g.fillRect(x, Y(q), w, Math.max(1, cell)); g.fillRect(X(k), y, Math.max(1, cell), hh); g.globalAlpha = 1; g.strokeStyle = css.accent; g.lineWidth = 2; g.strokeRect(X(k) - 1, Y(q) - 1, cell + 2, cell + 2); }
+    if (q != null) { g.strokeStyle = css.accent; g.lineWidth = 1; g.globalAlpha = .75; g.strokeRect(x, Y(q), w, Math.max(1, cell)); g.strokeRect(X(k), y, Math.max(1, cell), hh); g.globalAlpha = 1; g.lineWidth = 2; g.strokeRect(X(k) - 1, Y(q) - 1, cell + 2, cell + 2); }
     g.restore();
     g.font = `${Math.min(12, Math.max(9, cell - 1))}px ${css.font}`; g.textBaseline = "middle";
     const label = (list, i) => `${shorten(displayToken(list[i]?.[0] ?? ""), 12)} ${i}`, most = Math.floor(520 / 10);
@@ -277,7 +277,7 @@ function render({ model, el }) {
     const kept = topP(Float32Array.from(values), 1, values.length, get("top_p") < 1 ? get("top_p") : .7), top = largest(kept) || 1, i = locks[0];
     for (const [k, v] of Object.entries({ width: W, height: 92, role: "img", "aria-label": `Arcs from token ${i} to the tokens that hold ${get("top_p") < 1 ? Math.round(get("top_p") * 100) : 70} % of its weight` })) arcs.setAttribute(k, v);
     kept.forEach((v, j) => { if (!v && j !== i) return; const up = 10 + 55 * Math.abs(j - i) / n; if (v) make("path", { d: j === i ? `M${x(j) - 5} 72q5-14 10 0` : `M${x(i)} 72C${x(i)} ${72 - up} ${x(j)} ${72 - up} ${x(j)} 72`, fill: "none", stroke: v < 0 ? css.accent : rgb(inks.one[dark ? 190 : 210]), "stroke-width": 1 + 5 * Math.abs(v) / top, "stroke-opacity": .75 });
-      make("text", { x: x(j), y: 86, "text-anchor": "middle", "font-size": 11, fill: j === i ? css.accent : "currentColor" }, shorten(displayToken(list[j][0]), Math.max(2, Math.floor(gap / 6)))); });
+      make("text", { x: x(j), y: 86, "text-anchor": "middle", "font-size": 11, fill: j === i ? css.accent : "currentColor" }, shorten(displayToken(list[j][0]), Math.max(5, Math.floor(gap / 6)))); });
   }
 
   // --- changing ------------------------------------------------------------------------------------------------------
