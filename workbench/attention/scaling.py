@@ -19,7 +19,7 @@ from ..lm.sites import Site, SiteError
 # %% ../../nbs/attention/03_scaling.ipynb #31a11b64
 def at_positions(pos, window, n):
     "(prompt or 1, n) True at the chosen physical positions; `pos` is None, an int, a list for all prompts, or a tensor with one (or a row of several) per prompt."
-    if pos is None: return torch.ones(1, n, dtype=torch.bool, device=window.starts.device)
+    if pos is None or isinstance(pos, slice) and pos == slice(None): return torch.ones(1, n, dtype=torch.bool, device=window.starts.device)
     if isinstance(pos, torch.Tensor) and pos.dim():
         if len(pos) != len(window.starts): raise AttentionError(f"{len(pos)} positions were given, one per prompt, and this run has {len(window.starts)} prompts.")
         pos, size = pos.to(window.starts.device).view(len(pos), -1), window.lengths[:, None]
@@ -50,8 +50,8 @@ def scale_attention(
     number = lambda x: int(x) if hasattr(x, "__index__") else x                   # numpy's integers too
     where = dict(layer=number(layer), head=number(head), stack=stack, cross=cross)
     if query is None and key is None: return scale(Site("z", **where), factor)
-    one = [f"{n} {'per prompt' if isinstance(p, torch.Tensor) else p}" for n, p in (("query", query), ("key", key)) if p is not None]
-    if not any(isinstance(p, torch.Tensor) for p in (query, key)): return scale(Site("pattern", pos=query, key=key, **where), factor)
+    one = [f"{n} {'per prompt' if isinstance(p, torch.Tensor) else 'all' if p == slice(None) else p}" for n, p in (("query", query), ("key", key)) if p is not None]
+    if not any(isinstance(p, (torch.Tensor, slice)) for p in (query, key)): return scale(Site("pattern", pos=query, key=key, **where), factor)
     return Edit(Site("pattern", **where), "scale", _entries(query, key, factor), f"by {factor:g} at {', '.join(one)}")
 
 # %% ../../nbs/attention/03_scaling.ipynb #dba2ce6a
