@@ -9,3 +9,5 @@ from workbench.attention.information_flow import cut_edges, edge_map, informatio
 from workbench.attention.figures import flow_figure, pattern_figure, scores_figure
 from workbench.attention.channel import Channel, channel, edit_channel, learn_shift, read_direction
 from workbench.attention.safety import answers_without, sahara, ships, ships_dataset, undo
+from workbench.attention.permutation import permutation_test, position_figure, position_information, stripped, without_mask, without_positions, without_residuals
+from workbench.attention.compress import Subspace, along_items, compress_subspace, compressed, relabelled
