@@ -127,7 +127,7 @@ function render({ model, el }) {
     if (!d?.m) { cached = {}; sharp(plot, W, 120); return; }
     box = box && box[2] <= d.cols && box[3] <= d.rows ? box : [0, 0, d.cols, d.rows];
     const measure = plot.getContext("2d"); measure.setTransform(1, 0, 0, 1, 0, 0); measure.font = `11px ${css.font}`;
-    const wide = list => Math.min(96, 26 + Math.max(...list.slice(0, 400).map(t => Math.min(12, [...displayToken(t[0])].length))) * 6.5), left = wide(tokens.query), under = wide(tokens.key);
+    const wide = list => 8 + 6.3 * (1 + String(list.length).length + list.reduce((n, t) => Math.max(n, Math.min(12, t[0].length)), 1)), left = wide(tokens.query), under = wide(tokens.key);
     const w0 = W - left - 4, cell = Math.min(w0 / (box[2] - box[0]), 520 / (box[3] - box[1]), 34), w = cell * (box[2] - box[0]), hh = cell * (box[3] - box[1]);
     area = { x: left, y: 4, w, h: hh, cell, W, H: hh + under + 8 };
     const s = shade(), paint = colours(), at = p => d.m[p] !== d.m[p] ? [255, 0, 255] : paint[s(d.m[p])], r = devicePixelRatio || 1, pw = Math.round(w * r), ph = Math.round(hh * r);
@@ -173,7 +173,7 @@ function render({ model, el }) {
     const g = sharp(legend, 128, 12), paint = colours(), two = signed(), top = number(cached.top);
     for (let i = 0; i < 128; i++) { g.fillStyle = rgb(paint[i * 2]); g.fillRect(i, 0, 1, 12); }
     const unit = get("combine") === "rollout" ? "share of the input" : meta().weightings.find(w => w[0] === get("weighting"))[3];
-    legendText.textContent = `${two ? "−" + top : "0"} … ${top} ${unit} · ${{ sqrt: "√", rank: "rank", linear: "linear" }[get("scale")]} colours, scale of ${get("normalise") === "all" ? "all heads" : "this view"}${get("hide_sink") ? " · first token hidden, rows renormalised" : ""}${get("top_p") < 1 ? ` · top ${Math.round(get("top_p") * 100)} % of each row` : ""}`;
+    legendText.textContent = !cached.top ? `everything here is 0 (${unit})` : `${two ? "−" + top : "0"} … ${top} ${unit} · ${{ sqrt: "√", rank: "rank", linear: "linear" }[get("scale")]} colours, scale of ${get("normalise") === "all" ? "all heads" : "this view"}${get("hide_sink") ? " · first token hidden, rows renormalised" : ""}${get("top_p") < 1 ? ` · top ${Math.round(get("top_p") * 100)} % of each row` : ""}`;
   }
   const describe = () => { const p = chosen(), c = get("combine"), what = c === "rollout" ? `rollout from the input to layer ${get("layer")}` : c === "one" ? name(p[0]) : `${c} of ${p.length} heads: ${p.slice(0, 6).map(name).join(", ")}${p.length > 6 ? " …" : ""}`; return `${what} · rows are queries, columns keys · ${meta().which.find(w => w[0] === get("which"))[1]}`; };
   function facts() {
@@ -193,7 +193,7 @@ function render({ model, el }) {
     readout.setAttribute("aria-live", quiet ? "off" : "polite");
     if (next.join() !== get("hovered").join()) { model.set("hovered", next); saveHover(); }
   }
-  function follow() { const [q, k] = get("hovered"); if (q != null && cached.m && (q < box[1] || q >= box[3] || k < box[0] || k >= box[2])) { const w = box[2] - box[0], hh = box[3] - box[1]; box = inside([k + .5 - w / 2, q + .5 - hh / 2, k + .5 + w / 2, q + .5 + hh / 2], cached.rows, cached.cols); drawPlot(); } }
+  function follow() { const [q, k] = get("hovered"); if (q != null && cached.m && (q < box[1] || q + 1 > box[3] || k < box[0] || k + 1 > box[2])) { const w = box[2] - box[0], hh = box[3] - box[1]; box = inside([k + .5 - w / 2, q + .5 - hh / 2, k + .5 + w / 2, q + .5 + hh / 2], cached.rows, cached.cols); drawPlot(); } }
   const drawHover = soon(() => { if (gone) return; follow(); overlay(); tint(); readout.textContent = facts(); askExact(); });
   const cellAt = e => { const r = plot.getBoundingClientRect(), z = r.width / area.W || 1; return [(e.clientX - r.left) / z, (e.clientY - r.top) / z]; };
   plot.addEventListener("pointermove", e => {
@@ -254,6 +254,7 @@ function render({ model, el }) {
     rows = Object.assign(made, { id }); strips.replaceChildren(...made.flatMap(r => [...(same ? [] : [h("div", { className: "wb-note", text: r.axis === "query" ? "looks" : "is looked at" })]), ...(r.nav ? [r.nav] : []), r.body]));
     made.forEach(r => r.page(0));
   }
+  function reveal() { const i = get("locked").at(-1); for (const r of rows) if (i != null && (r.axis === "both" || r.axis === get("side")) && (i < r.start || i >= r.start + STRIP)) r.page(i - STRIP / 2); }
   function tint() {                                        // the text in the colours of what is kept, else of what is pointed at
     if (!cached.m) return;
     const side = get("side"), locks = get("locked"), [q, k] = get("hovered"), paint = colours(), s = shade(), faint = v => Math.abs(s(v) - (signed() ? 128 : 0)) > 12;   // a tint that nobody would see costs as much as one that is seen
@@ -312,7 +313,7 @@ function render({ model, el }) {
     controls.stack.el.hidden = meta().stacks.length < 2; controls.which.el.hidden = meta().which.length < 2; controls.weighting.el.hidden = meta().weightings.length < 2; stepper.hidden = !meta().generated; controls.combine.el.querySelector("[value=rollout]").disabled = !stack().rollout;
     sink.checked = get("hide_sink"); topp.value = get("top_p") * 100; toppText.textContent = get("top_p") < 1 ? Math.round(get("top_p") * 100) + " %" : "off"; heading.textContent = meta().title;
   }
-  function drawAll() { drawControls(); drawOverview(); drawPlot(); drawStrips(); tint(); readout.textContent = facts(); drawEdits(); fillTable(); }
+  function drawAll() { drawControls(); drawOverview(); drawPlot(); drawStrips(); reveal(); tint(); readout.textContent = facts(); drawEdits(); fillTable(); }
   const changed = VIEW.map(t => "change:" + t).join(" "), renewed = () => { store.forget(get("version")); rows = []; refresh(); };
   model.on(changed, refresh); model.on("change:hovered", drawHover); model.on("change:outputs change:edits", drawEdits); model.on("change:version", renewed);
   const fit = new ResizeObserver(soon(() => { if (!gone) { theme.look(); drawOverview(); drawPlot(); } })); fit.observe(root);
