@@ -64,7 +64,7 @@ def test_the_readme_names_commands_that_exist():
 def wheel(tmp_path_factory):
     "A wheel, built from a copy so that no stale build folder can leak into it."
     source = tmp_path_factory.mktemp("source")
-    for name in "workbench", "reports": shutil.copytree(ROOT/name, source/name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    for name in "workbench", "reports", "labextension": shutil.copytree(ROOT/name, source/name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
     for name in "pyproject.toml", "setup.py", "README.md", "LICENSE": shutil.copy(ROOT/name, source/name)
     done = subprocess.run([sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(source/"dist"), str(source)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -95,6 +95,7 @@ def test_wheel_holds_everything(wheel):
     expected = {str(p.relative_to(ROOT)) for p in ROOT.glob("workbench/**/*") if p.is_file() and "__pycache__" not in p.parts and ".ipynb_checkpoints" not in p.parts}
     expected |= {f"workbench/{p.relative_to(ROOT)}" for p in (ROOT/"reports").glob("*") if p.suffix in (".py", ".ipynb")}
     assert expected - held == set()
+    assert {n.split(".data/data/")[1] for n in held if ".data/data/" in n} == {f"share/jupyter/labextensions/interp-workbench/{f}" for f in ("package.json", "static/lab.js")}
     assert {"workbench/reports/tour.ipynb", "workbench/reporting/static/page.js", "workbench/reporting/static/page.css"} <= held
     assert {f"workbench/zoo/models/{n}/model.safetensors" for n in workbench.zoo.names()} <= held if hasattr(workbench.zoo, "names") else True
     assert not [n for n in held if n.startswith(("tests/", "nbs/", "reports/", "build/"))]
@@ -104,6 +105,7 @@ def test_wheel_holds_everything(wheel):
 def test_wheel_lists_its_reports(installed):
     where = subprocess.run([str(installed/"venv"/"bin"/"python"), "-c", "import workbench; print(workbench.__file__)"], cwd=installed, capture_output=True, text=True).stdout
     assert str(installed) in where
+    assert (installed/"venv"/"share"/"jupyter"/"labextensions"/"interp-workbench"/"static"/"lab.js").exists()
     assert "tour" in in_wheel(installed, "reports").stdout and "micro" in in_wheel(installed, "models").stdout
 
 
