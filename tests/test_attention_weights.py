@@ -12,6 +12,7 @@ from workbench.attention.circuits import copying_score, eigenvalue_score, head_f
 from workbench.attention.composition import composition_scores, ov_components, reader_matrix, strongest, transport
 from workbench.attention.compress import along_items, compress_subspace, compressed, relabelled
 from workbench.attention.patterns import AttentionError
+from workbench.attention.weight_figures import composition_figure, edges_of, items_figure
 from workbench.experiments.intervals import bootstrap
 from workbench.lens.project import folded_unembed
 from workbench.lm.edits import EditError, project, zero
@@ -251,3 +252,22 @@ def test_compress_refuses(micro):
     with pytest.raises(AttentionError, match="rank=17"): compress_subspace(micro, ["a"], [(3, 0)], ITEMS, 17)
     with pytest.raises(AttentionError, match="effect"): compress_subspace(micro, ["a"], [(3, 0)], ITEMS, 3, "best")
     with pytest.raises(AttentionError, match="one length"): compress_subspace(micro, ["The robe", "The laundry list: robe"], [(3, 0)], ITEMS, 3)
+
+
+# -- figures -------------------------------------------------------------------------------------------------------------
+def test_composition_graph_draws_what_is_above_chance(micro):
+    scores = composition_scores(micro, n_null=40); table, n = edges_of(scores, 25)
+    assert len(table) == 25 < n and table.component_z.is_monotonic_decreasing and not table.duplicated(["kind", "writer", "reader"]).any()
+    fig = composition_figure(scores, 25)
+    assert len(fig.data) == 26 and f"25 of {n}" in fig.layout.title.text and len(fig.data[-1].x) == 32
+    chance = composition_scores(untrained(build_micro, micro, 1), n_null=40); few = edges_of(chance)[1]
+    assert few < .1 * n and len(composition_figure(chance, 60).data) == min(few, 60) + 1
+    assert len(composition_figure(scores.where(False)).data) == 1
+    with pytest.raises(AttentionError, match="1 or more"): composition_figure(scores, 0)
+
+
+def test_items_figure(micro):
+    prompts = make("mcq", n=20, seed=6).for_model(micro).prompts; x = along_items(micro, prompts, compress_subspace(micro, prompts, [(3, 0)], ITEMS, 2, "variance"), ITEMS)
+    assert [len(t.x) for t in items_figure(x).data] == [20] * 4 and "L3H0 v" in items_figure(x).layout.title.text
+    assert set(items_figure(x, "L3H0 k", axes=(1,)).data[2].x) == {3}
+    with pytest.raises(AttentionError, match="axes"): items_figure(x, axes=(0, 2))

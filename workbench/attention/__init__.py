@@ -11,3 +11,4 @@ from workbench.attention.channel import Channel, channel, edit_channel, learn_sh
 from workbench.attention.safety import answers_without, sahara, ships, ships_dataset, undo
 from workbench.attention.permutation import permutation_test, position_figure, position_information, stripped, without_mask, without_positions, without_residuals
 from workbench.attention.compress import Subspace, along_items, compress_subspace, compressed, relabelled
+from workbench.attention.weight_figures import composition_figure, items_figure
