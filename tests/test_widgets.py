@@ -199,3 +199,12 @@ def test_an_executed_notebook_holds_html_only(tmp_path):
     subprocess.run([sys.executable, "-m", "papermill", "-k", "python3", "in.ipynb", "out.ipynb", "--no-progress-bar"], cwd=tmp_path, check=True, capture_output=True, timeout=200)
     nb = nbformat.read(tmp_path/"out.ipynb", 4); data = nb.cells[-1].outputs[0].data
     assert set(data) == {"text/plain", "text/html"} and not nb.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {}).get("state")
+
+
+def test_nbconvert_of_a_saved_live_notebook_shows_the_still(micro, monkeypatch):
+    from nbconvert import HTMLExporter
+    monkeypatch.setenv("WORKBENCH_WIDGETS", "live")
+    nb = notebook("# t", "w"); data = AttentionExplorer(micro, PROMPT)._repr_mimebundle_()[0]
+    nb.cells[1].outputs = [nbformat.v4.new_output("execute_result", data, execution_count=1)]
+    page, _ = HTMLExporter().from_notebook_node(nb)
+    assert 'class="wb-snapshot"' in page
