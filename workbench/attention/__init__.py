@@ -12,3 +12,4 @@ from workbench.attention.safety import answers_without, sahara, ships, ships_dat
 from workbench.attention.permutation import permutation_test, position_figure, position_information, stripped, without_mask, without_positions, without_residuals
 from workbench.attention.compress import Subspace, along_items, compress_subspace, compressed, relabelled
 from workbench.attention.weight_figures import composition_figure, items_figure
+from workbench.attention.attn_attrib import attn_attrib, feed_back, mark_accuracy, mediation, mediators
