@@ -68,7 +68,7 @@ def test_folded_factors_write_what_the_head_writes(opened, family):
     assert torch.allclose((x[1] - x[4]) @ f.v @ o, written[0] - written[1], atol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "opt", "llama", "gpt_neox", "mistral"])
+@pytest.mark.parametrize("family", ["gpt2", "opt", "llama", "gpt_neox", "mistral", "qwen2", "phi3", "gemma2", "gpt_oss"])
 def test_qk_circuit_is_the_models_own_score(opened, family):
     lm = opened(family); run, x = states(lm, 1); real = run.tensor("scores.1")[0, 2]; n = len(x)
     table = torch.tensor(qk_circuit(lm, 1, 2, tokens=PROMPT[0], states=x).values)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LARGEST', 'HeadFactors', 'reading_norm', 'layer_factors', 'head_factors', 'token_choice', 'read_states', 'ov_circuit',
-           'eigenvalue_score', 'copying_score', 'is_rotary', 'normalises_queries', 'score_scale', 'score_bias',
-           'qk_circuit']
+           'eigenvalue_score', 'copying_score', 'is_rotary', 'normalises_queries', 'score_scale', 'capped',
+           'score_bias', 'qk_circuit']
 
 # %% ../../nbs/attention/05_circuits.ipynb #cd744a12
 from dataclasses import dataclass
@@ -142,7 +142,13 @@ def score_scale(lm, layer: int) -> float:
     "What scores are multiplied by before the softmax."
     if lm.family == "t5": return 1.0
     own = getattr(lm.main.layers[layer].attn, "scaling", None)
-    return float(own) if isinstance(own, (int, float)) else lm.d_head ** -0.5
+    longer = next((m.attention_scaling for m in lm.model.modules() if isinstance(getattr(m, "attention_scaling", None), (int, float))), 1.0)   # stretched rotary (YaRN) lengthens queries and keys
+    return (float(own) if isinstance(own, (int, float)) else lm.d_head ** -0.5) * longer ** 2
+
+def capped(lm, scores) -> torch.Tensor:
+    "Scores through the model's cap, where it has one (Gemma-2)."
+    cap = getattr(lm.config.get_text_config(decoder=True), "attn_logit_softcapping", None)
+    return torch.tanh(scores / cap) * cap if cap else scores
 
 def score_bias(lm, f, which: str, layer: int, head: int) -> torch.Tensor:
     "What biases add to a head's queries or keys, (d_head,): the projection's own, and the norm's."
@@ -167,6 +173,7 @@ def qk_circuit(
     x = read_states(lm, f.norm, ids, states)
     q, k = ((x @ w + (score_bias(lm, f, n, layer, head) if bias else 0)) for n, w in (("Q", f.q), ("K", f.k)))
     labels = _labels(lm, ids)
-    return result(q @ k.T * score_scale(lm, layer), ("query", "key"), dict(query=ids.numpy(), key=ids.numpy(), query_token=("query", labels), key_token=("key", labels), layer=layer, head=head), "qk",
+    return result(capped(lm, q @ k.T * score_scale(lm, layer)), ("query", "key"), dict(query=ids.numpy(), key=ids.numpy(), query_token=("query", labels), key_token=("key", labels), layer=layer, head=head), "qk",
                   model=lm.id, revision=lm.revision, method="full QK circuit", read="embedding" if states is None else "given states", bias=bias,
-                  rotary="exact for a query and a key at the same position only" if is_rotary(lm) else "none")
+                  rotary="exact for a query and a key at the same position only" if is_rotary(lm) else "none",
+                  left_out="relative position bias" if lm.family == "t5" else "nothing")

@@ -106,7 +106,7 @@ def composition_scores(
         out["component_999"].loc[dict(reader_layer=r)] = np.quantile(chance.flatten(2).numpy(), .999, axis=-1)
         for l in (l for l in ws if l < r):
             for name, x in _layer_pair(written[l], matrices, chance).items(): out[name].loc[dict(writer_layer=l, reader_layer=r)] = x.numpy()
-    attrs = result(0, (), model=lm.id, revision=lm.revision, method="composition by SVD of the writer's OV", reader=through, n_null=n_null, seed=seed, norms="gain and centring of the reader's norm folded",
+    attrs = result(0, (), model=lm.id, revision=lm.revision, method="composition by SVD of the writer's OV", reader=through, n_null=n_null, seed=seed, norms="gain and centring of the reader's norm folded" if lm.main.row.norm != "post" else "post-norm: none folded, norms on the way ignored",
                    between="nothing" if between is None else "given map", rotary="reader's input matrix, untouched by it" if is_rotary(lm) and through == "input" else "distance 0" if is_rotary(lm) else "none").attrs
     return xr.Dataset(out, attrs=attrs)
 
