@@ -14,7 +14,7 @@ from ..lm.errors import WorkbenchError, nearest
 
 # %% ../../nbs/zoo/04_shelf.ipynb #dfae1069
 MODELS = Path(str(files("workbench"))) / "zoo" / "models"
-ORDER = ["micro", "micro-llama", "micro-bert", "induction", "micro-noln", "refusal", "qa"]
+ORDER = ["micro", "micro-llama", "micro-bert", "induction", "micro-noln", "refusal", "successor", "qa"]
 
 
 def names():
