@@ -13,3 +13,5 @@ from workbench.attention.permutation import permutation_test, position_figure, p
 from workbench.attention.compress import Subspace, along_items, compress_subspace, compressed, relabelled
 from workbench.attention.weight_figures import composition_figure, items_figure
 from workbench.attention.attn_attrib import attn_attrib, feed_back, mark_accuracy, mediation, mediators
+from workbench.attention.successor import digit_arithmetic, digit_features, digit_probe, ranking, start_states, success, successor_score
+from workbench.attention.successor_figures import successor_figure
