@@ -17,7 +17,7 @@ def test_results_say_where_they_come_from():
     assert {"cpu", "cores", "python", "threads_used"} <= set(RESULTS["machine"])
     assert {"torch", "transformers", "transformer-lens", "nnsight"} <= set(RESULTS["versions"])
     assert all(len(r["date"]) == 10 and len(r["load"]) == 2 for r in ROWS)
-    asked = dict(line.split("==") for line in (BENCH / "requirements.txt").read_text().splitlines() if "==" in line)
+    asked = dict(line.split("#")[0].strip().split("==") for line in (BENCH / "requirements.txt").read_text().splitlines() if "==" in line)
     assert all(RESULTS["versions"][name] == v for name, v in asked.items()), "measured with other peers than requirements.txt names"
 
 
@@ -51,6 +51,19 @@ def test_every_job_runs_in_every_round():
     runs = []
     times = take_turns({n: lambda n=n: runs.append(n) for n in "abc"}, repeats=4, seconds=0, warm=0)
     assert all(len(t) == 4 for t in times.values()) and all(set(runs[i:i + 3]) == set("abc") for i in range(0, 12, 3))
+
+
+def test_widgets_were_measured_side_by_side():
+    "Each library's page held the same heads at every length, showed something, and what was given up says at which limit."
+    pages = [r for r in ROWS if r["group"] == "widgets"]
+    libraries = {"workbench", "circuitsvis", "bertviz", "nothing"}
+    for data, n in ("dense", 64), ("micro", 64), ("dense", 256), ("dense", 1024):
+        row = {r["library"]: r for r in pages if r["data"] == data and r["tokens"] == n}
+        assert set(row) == libraries and len({r["browser"] for r in row.values()}) == 1
+        for r in row.values():
+            if "stopped" in r: assert r["library"] in ("circuitsvis", "bertviz") and n == 1024, r
+            else: assert r["hovers"] >= 3 and r["paint_cpu_s"] >= r["painted_cpu_s"] > 0 and r["colours"] > 20, r
+        assert row["workbench"]["asked"] == row["circuitsvis"]["asked"] == 0 and row["bertviz"]["asked"] <= 3
 
 
 def test_an_unknown_promise_is_noticed():

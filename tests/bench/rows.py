@@ -1,14 +1,17 @@
 """What is measured: groups of jobs that run side by side, each group one list of rows."""
 import json
+import random
 import subprocess
 import sys
 from statistics import median
 
 import torch
 
+import browser
 import contenders
 import grid
 import memory
+import pages
 from shapes import SHAPES, ids
 from timing import summary, take_turns
 
@@ -81,5 +84,35 @@ def imports(shape: None, repeats: int) -> list:
     return [dict(group="imports", shape=None, library=name, job=name, cpu_s_median=median(t), cpu_s_best=min(t), n=repeats) for name, t in times.items()]
 
 
+SLOW = 5      # CPU seconds: a page that needs more than this is opened once
+
+
+def _page_row(library: str, kind: str, length: int, runs: list) -> dict:
+    "One row from the runs of one page: medians over the runs, quantiles over all their hovers."
+    done, first = [r for r in runs if "stopped" not in r], runs[0]; hovers = [h for r in done for h in r["hovers"]]
+    row = dict(group="widgets", shape=None, library=library, job=f"{kind}, {length} tokens", data=kind, tokens=length, heads=pages.HEADS, n=len(runs),
+               **{k: first[k] for k in ("html_bytes", "script_bytes", "asked", "page_errors", "limit_cpu_s", "browser")})
+    if not done: return row | dict(stopped=first["stopped"])
+    row |= {k: median(r[k] for r in done) for k in ("paint_cpu_s", "painted_cpu_s", "painted_wall_s", "browser_cpu_s")} | {k: done[0][k] for k in ("dom_nodes", "colours")}
+    for i, what in enumerate(("cpu", "wall")):
+        if hovers: row |= {f"hover_{what}_ms_p{q}": browser.quantile([h[i] for h in hovers], q / 100) for q in (50, 95)}
+    if opened := [h[0] for r in done for h in r["heads"]]: row |= dict(head_cpu_ms_p50=browser.quantile(opened, .5), heads_opened=len(opened))
+    return row | dict(paint_cpu_s_low=min(r["paint_cpu_s"] for r in done), paint_cpu_s_high=max(r["paint_cpu_s"] for r in done), hovers=len(hovers))
+
+
+def widgets(shape: None, repeats: int) -> list:
+    "Twelve heads as one page of each library, in a Chromium of its own for each page; the contenders take turns."
+    rng, rows = random.Random(0), []
+    for kind, length in pages.PAGES:
+        given, runs = pages.DATA[kind](length), {name: [] for name in pages.CONTENDERS}
+        for _ in range(repeats):
+            for name in rng.sample(list(runs), len(runs)):
+                who = pages.CONTENDERS[name]
+                if runs[name] and ("stopped" in runs[name][0] or runs[name][0]["paint_cpu_s"] > SLOW): continue
+                runs[name].append(browser.measure(who.make(*given), who))
+        rows += [_page_row(name, kind, length, r) for name, r in runs.items()]
+    return rows
+
+
 GROUPS = {"forward-thin": (forward, "thin", 15), "forward-llama": (forward, "llama", 11), "forward-gpt2": (forward, "gpt2", 7), "generation-thin": (generation, "thin", 7),
-          "generation-llama": (generation, "llama", 7), "patching": (patching, "gpt2", 3), "memory": (held, "wide", 1), "imports": (imports, None, 3)}
+          "generation-llama": (generation, "llama", 7), "patching": (patching, "gpt2", 3), "memory": (held, "wide", 1), "imports": (imports, None, 3), "widgets": (widgets, None, 3)}

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 RESULTS = Path(__file__).with_name("results.json")
-PACKAGES = ("torch", "transformers", "interp-workbench", "transformer-lens", "nnsight")
+PACKAGES = ("torch", "transformers", "interp-workbench", "transformer-lens", "nnsight", "circuitsvis", "bertviz", "mpld3", "nbclassic", "playwright")
 
 
 def machine() -> dict:
@@ -30,7 +30,15 @@ def show(row: dict):
     label = f"{row['group']:<10} {row.get('shape') or '':<6} {row['library']:<37}"[:58] + f" {row['job'][:42]:<43}"
     if row["group"] == "memory": print(label, f"held {row['held_bytes'] / 2**20:8.3f} MiB of {row['site_bytes'] / 2**20:.3f}, left behind {row['left_bytes'] / 2**20:7.3f}, peak over plain {row['peak_over_plain_bytes'] / 2**20:7.1f} MiB")
     elif row["group"] == "imports": print(label, f"{row['cpu_s_median']:8.2f} s CPU (best {row['cpu_s_best']:.2f})")
+    elif row["group"] == "widgets": print(label, f"{(row['html_bytes'] + row['script_bytes']) / 1e6:8.2f} MB ", page_costs(row))
     else: print(label, f"{row['cpu_ms_median']:9.2f} ms  {row['ratio']:6.2f}x [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]  error {row.get('error', '')}")
+
+
+def page_costs(row: dict) -> str:
+    "What a page cost, in words."
+    if "stopped" in row: return f"not painted in {row['stopped']}"
+    hover = f"hover {row['hover_cpu_ms_p50']:.1f}, p95 {row['hover_cpu_ms_p95']:.1f} CPU ms, {row['hover_wall_ms_p95']:.0f} ms wall ({row['hovers']})" if row["hovers"] else "no hover finished"
+    return f"paint {row['paint_cpu_s']:.3f} CPU s (browser {row['browser_cpu_s']:.2f}), {hover}, {row['dom_nodes']} nodes"
 
 
 def measure(name: str, quick: bool) -> list:
