@@ -4,12 +4,16 @@ CPU time is that of the main thread of the page's process (`Performance.getMetri
 browser. A page that has used its limit of CPU seconds is given up; the limit is watched from the browser process, because the page would not answer."""
 import asyncio
 import contextlib
+import io
 import os
 import random
 import shutil
 import tempfile
 import time
 from pathlib import Path
+
+from PIL import Image                                 # comes with mpld3, by way of matplotlib
+from playwright.async_api import async_playwright
 
 FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync".split()
 SIZE = dict(width=1400, height=1000)
@@ -127,15 +131,12 @@ class Tab:
 
 
 def pixels(png: bytes) -> list:
-    "The pixels of a PNG (8 bits, no interlacing) as 3-byte colours, every 7th: filters are undone with plain integers."
-    from io import BytesIO
-    from PIL import Image
-    raw = Image.open(BytesIO(png)).convert("RGB").tobytes()
+    "Every 7th pixel of a picture, as 3 bytes."
+    raw = Image.open(io.BytesIO(png)).convert("RGB").tobytes()
     return [raw[i:i + 3] for i in range(0, len(raw), 21)]
 
 
 async def _measure(path: Path, contender) -> dict:
-    from playwright.async_api import async_playwright
     served = contender.served()
     row = dict(html_bytes=path.stat().st_size, script_bytes=sum(p.stat().st_size for p in served.values()), limit_cpu_s=LIMIT)
     async with async_playwright() as playwright:
