@@ -15,3 +15,6 @@ from workbench.attention.weight_figures import composition_figure, items_figure
 from workbench.attention.attn_attrib import attn_attrib, feed_back, mark_accuracy, mediation, mediators
 from workbench.attention.successor import digit_arithmetic, digit_features, digit_probe, ranking, start_states, success, successor_score
 from workbench.attention.successor_figures import successor_figure
+from workbench.attention.effects import check_heads, effect_table, halves, head_effects, prompt_task, strongest_heads
+from workbench.attention.roles import head_roles, role_table, untrained_twin
+from workbench.attention.report_figures import effects_figure, or_reason
