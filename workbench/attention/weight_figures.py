@@ -42,10 +42,10 @@ def composition_figure(scores, top: int = 40, title: str = "", width: int = 640)
         traces.append(_edge(go, row, shown)); shown.add(row.kind)
     layers = sorted({*scores.writer_layer.values.tolist(), *scores.reader_layer.values.tolist()}); heads = scores.writer_head.values.tolist()
     x, y = zip(*[(h, l) for l in layers for h in heads])
-    traces.append(go.Scatter(x=x, y=y, mode="markers+text", text=[str(h) for h in x], marker=dict(size=19, color="white", line=dict(color="#555", width=1.2)), hovertext=[f"L{l}H{h}" for h, l in zip(x, y)], hoverinfo="text", showlegend=False))
+    traces.append(go.Scatter(x=x, y=y, mode="markers+text", text=[str(h) for h in x], textfont_color="#333", marker=dict(size=19, color="white", line=dict(color="#555", width=1.2)), hovertext=[f"L{l}H{h}" for h, l in zip(x, y)], hoverinfo="text", showlegend=False))
     note = f"{scores.attrs['model']} · reader by {scores.attrs['reader']} · {len(table)} of {n} pairs above the null's 99.9%"
-    return go.Figure(traces).update_layout(title=dict(text=f"{title or 'who writes where whom reads'}<br><sub>{note}</sub>"), width=width, height=int(np.clip(170 + 80 * len(layers), 300, 900)), template="plotly_white",
-        margin=dict(l=60, r=20, t=60, b=40), xaxis=dict(title="head", showgrid=False, zeroline=False, dtick=1), yaxis=dict(title="layer", dtick=1, showgrid=False, zeroline=False), font_size=11, legend=dict(orientation="h", y=1.08, x=.7))
+    return go.Figure(traces).update_layout(title=dict(text=f"{title or 'who writes where whom reads'}<br><sub>{note}</sub>"), width=width, height=int(np.clip(200 + 80 * len(layers), 330, 930)), template="plotly_white",
+        margin=dict(l=60, r=20, t=60, b=70), xaxis=dict(title="head", showgrid=False, zeroline=False, dtick=1), yaxis=dict(title="layer", dtick=1, showgrid=False, zeroline=False), font_size=11, legend=dict(orientation="h", y=0, yref="container", yanchor="bottom", x=0))
 
 # %% ../../nbs/attention/21_weight_figures.ipynb #f73ac550
 def items_figure(projection, subspace=None, axes=(0, 1), title: str = "", width: int = 640):
