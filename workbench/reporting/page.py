@@ -62,9 +62,10 @@ def joined(value) -> str:
     return "".join(value) if isinstance(value, list) else value
 
 def lettered_width(figure: dict) -> int:
-    "Pixels that a heatmap with words in its cells needs to be read; 0 for other figures. A narrower page lets it scroll."
+    "Pixels that a heatmap with words in its cells, or plots side by side, need to be read; 0 for other figures. A narrower page lets it scroll."
     columns = [len(t["x"]) for t in figure.get("data", []) if t.get("texttemplate") and isinstance(t.get("x"), list)]
-    return 130 + 38 * max(columns) if columns else 0
+    beside = {a["domain"][0] for name, a in figure.get("layout", {}).items() if name.startswith("xaxis") and "domain" in a}
+    return max(130 + 38 * max(columns) if columns else 0, 190 * len(beside) if len(beside) > 1 else 0)
 
 def plotly_html(figure: dict, parts: Parts) -> str:
     "A place for a figure; its data goes to the end of the page."
