@@ -121,7 +121,8 @@ class Lab:
 
     def stop(self):
         self.process.terminate()
-        self.process.wait(30)
+        try: self.process.wait(60)
+        except subprocess.TimeoutExpired: self.process.kill()
         self.log.close()
 
     def open(self, name: str, run: bool = True):

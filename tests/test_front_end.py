@@ -30,12 +30,14 @@ def fixture() -> dict:
     chunks = [pack(soft, tri=True), pack(soft), pack(wild, signed=True), pack(wild, signed=True, code="f16"), pack(soft, tri=True, code="f16"), pack(np.zeros((1, 2, 2)))]
     plain = lambda a: json.loads(json.dumps(np.where(np.isnan(a), None, a).tolist()))
     head = xr.DataArray(soft, dims=("head", "query", "key"), attrs=dict(weighting="pattern"))
+    odd = xr.DataArray(np.where(rng.random((3, 9, 9)) < .05, np.nan, rng.normal(size=(3, 9, 9))), dims=("head", "query", "key"), attrs=dict(weighting="dla"))
     full = xr.DataArray(rng.dirichlet(np.ones(6), 5), dims=("query", "key"), attrs=dict(weighting="pattern"))
     values = [0, .001, .02, .3, .3, 1, 2]
     return dict(chunks=[dict(meta=c.meta, data=base64.b64encode(c.data).decode(), values=plain(unpack(c))) for c in chunks], tokens=[[t, display_token(t)] for t in TOKENS],
                 ramps=[dict(dark=d, signed=s, hue=h, colours=ramp(d, s, h).tolist()) for d in (False, True) for s, h in ((False, "blue"), (False, "orange"), (True, "blue"))],
                 shades=[dict(values=v, top=1, how=how, signed=s, index=shade(v, 1, how, s).tolist()) for how in ("sqrt", "linear", "rank") for v, s in ((values, False), ([-x for x in values] + values, True))],
-                combined=[dict(how=how, heads=soft.tolist(), out=combine(head, how).values.tolist()) for how in ("mean", "max", "product")],
+                combined=[dict(how=how, heads=plain(x.values), out=plain(combine(x, how).values)) for how in ("mean", "max", "product") for x in (head, odd)],
+                odd=dict(m=plain(odd.values[0]), kept=plain(top_p(odd.isel(head=0), .6).values)),
                 cut=dict(m=full.values.tolist(), p=.7, sink=without_sink(full).values.tolist(), kept=top_p(full, .7).values.tolist()))
 
 

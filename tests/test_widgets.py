@@ -10,6 +10,7 @@ from conftest import notebook
 from workbench import load
 from workbench.attention.patterns import patterns
 from workbench.lm.edits import scale
+from workbench.lm.errors import WorkbenchError
 from workbench.lm.sites import Site
 from workbench.lm.specimens import build
 from workbench.widgets import AttentionExplorer, Selection, WidgetError
@@ -134,6 +135,8 @@ def test_linked_explorers_move_together(micro):
     assert (b.layer, b.head, shared.layer) == (3, 5, 3)
     small = AttentionExplorer(load("induction"), "Mary gave", shared=Selection().join(a))     # two layers: what it cannot show it leaves alone
     assert small.layer == 0 and a.layer == 3
+    a.selection = {"layer": 3, "head": 2}; assert (a.layer, a.head) == (3, 2) and (small.layer, small.head) == (0, 0)
+    a.heads = [[0, 1], [3, 1]]; assert a.heads == [[0, 1], [3, 1]] == b.heads
     b.locked = [2]; assert a.locked == [2]
 
 
@@ -146,9 +149,9 @@ def test_what_does_not_exist_is_refused(explorer, name, value, words):
 
 
 def test_bad_beginnings(micro):
-    for make, words in ((lambda: AttentionExplorer(micro, [PROMPT, PROMPT]), "one text at a time"), (lambda: AttentionExplorer(micro, PROMPT, laier=2), "laier"), (lambda: AttentionExplorer(micro, PROMPT, against=PROMPT, edits=[dict(layer=0, head=0, factor=0)]), "cannot be changed"),
+    for make, words in ((lambda: AttentionExplorer(micro, [PROMPT, PROMPT]), "one text at a time"), (lambda: AttentionExplorer(micro, PROMPT, laier=2), "laier"), (lambda: AttentionExplorer(load("micro-bert"), "The capital of France is [MASK]", answer="Paris"), "post-norm"), (lambda: AttentionExplorer(micro, PROMPT, against=PROMPT, edits=[dict(layer=0, head=0, factor=0)]), "cannot be changed"),
                         (lambda: AttentionExplorer.from_patterns(given(np.ones((1, 1, 2, 2))).rename(query="q")), "dims")):
-        with pytest.raises(WidgetError, match=words): make()
+        with pytest.raises(WorkbenchError, match=words): make()
 
 
 def test_requests_of_a_page(explorer):
@@ -156,9 +159,62 @@ def test_requests_of_a_page(explorer):
     explorer._asked(explorer, {"kind": "chunk", "key": ["self", "A", "pattern", 1], "version": explorer.version}, [])
     explorer._asked(explorer, {"kind": "chunk", "key": ["self", "A", "pattern", 1], "version": explorer.version - 1}, [])      # asked before a change: no answer
     explorer._asked(explorer, {"kind": "chunk", "key": ["self", "B", "pattern", 1], "version": explorer.version}, [])
-    explorer._asked(explorer, {"kind": "exact", "key": ["self", "A", "pattern", 1], "head": 2, "query": 5, "source": 3, "at": "x"}, [])
-    assert len(sent) == 3 and len(sent[0][1][0]) == 8 * 15 * 16 // 2 and "nothing to compare" in sent[1][0]["missing"]
+    explorer._asked(explorer, {"kind": "exact", "key": ["self", "A", "pattern", 1], "head": 2, "query": 5, "source": 3, "at": "x", "version": explorer.version}, [])
+    for stale in (dict(version=-1), dict(query=99), dict(key=["self", "difference", "pattern", 1])): explorer._asked(explorer, {"kind": "exact", "key": ["self", "A", "pattern", 1], "head": 2, "query": 5, "source": 3, "at": "x", "version": explorer.version} | stale, [])
+    assert len(sent) == 3 and len(sent[0][1][0]) == 2 * 8 * 15 * 16 // 2 and "nothing to compare" in sent[1][0]["missing"]
     assert sent[2][0]["value"] == float(explorer.data.values("self", "A", "pattern", 1)[2, 5, 3])
+
+
+def test_kept_tokens_survive_what_is_hidden(micro):
+    w = AttentionExplorer(micro, PROMPT, layer=2, head=0, side="key", locked=[2]); before = w.to_frame()
+    w.hide_sink = True
+    assert set(before.key) == set(w.to_frame().key) == {2} and AttentionExplorer(micro, PROMPT, locked=[14], hide_sink=True).to_png()
+    w.locked = [0]; assert len(w.to_frame()) == 0                     # the hidden token has no entries
+
+
+def test_locks_and_choices_follow_the_side(micro):
+    w = AttentionExplorer(micro, PROMPT, against="Mary gave", locked=[14, 1]); w.which = "B"
+    assert w.locked == [1] and len(w.to_frame()) and AttentionExplorer(micro, PROMPT, against="Mary gave").restore(w.state()).state() == w.state()
+    made = build("t5"); t5 = load(*made) if isinstance(made, tuple) else load(made)
+    w = AttentionExplorer(t5, list(range(5, 17)), targets=[6, 7, 8], side="key", locked=[11]); w.side = "query"; assert w.locked == []
+    w.stack, w.combine = "encoder", "rollout"; w.stack = "cross"; assert w.combine == "one" and w.to_html()
+    assert [t for t, _ in AttentionExplorer(t5, list(range(5, 17)), generate=3).data.tokens["decoder"]["query"]][1:] == [f"#{i}" for i in t5.generate([list(range(5, 17))], max_new_tokens=3).ids[0]]
+
+
+def test_a_state_is_restored_whole_or_not_at_all(micro):
+    w = AttentionExplorer(micro, PROMPT, edits=[dict(layer=0, head=1, factor=0)], which="difference", heads=[[0, 1], [2, 3]], locked=[3])
+    other = AttentionExplorer(micro, PROMPT).restore(w.state()); assert other.state() == w.state() and other.which == "difference"
+    before = other.state()
+    with pytest.raises(WidgetError): other.restore({"layer": 1, "head": 2, "locked": [50]})
+    assert other.state() == before
+    with pytest.raises(WidgetError): other.locked = [99]
+    other.set_state({"locked": [99]}); assert other.locked == [3]     # from the page: refused, and the page is told what holds
+
+
+def test_arrays_are_labelled_as_they_are(micro):
+    part = patterns(micro, PROMPT, layers=[2, 3]); w = AttentionExplorer.from_patterns(part, layer=1)
+    assert "L3.H0" in repr(w) and w.meta["stacks"][0]["layer_labels"] == [2, 3]
+    import xarray as xr
+    bare = xr.DataArray(np.random.default_rng(0).normal(size=(1, 2, 3, 5)).astype("float16"), dims=("layer", "head", "query", "key"))
+    assert AttentionExplorer.from_patterns(bare).to_html() and AttentionExplorer.from_patterns(bare).meta["weightings"][0][2]
+    for make, words in ((lambda: AttentionExplorer.from_patterns(np.ones((1, 1, 2, 2))), "DataArray"), (lambda: AttentionExplorer.from_patterns(part, combine="rollout"), "rollout"), (lambda: AttentionExplorer(micro, PROMPT, edits=[dict(layer=0, head=0, factor=0, query=99)]), "15 tokens")):
+        with pytest.raises(WidgetError, match=words): make()
+
+
+def test_any_edit_is_shown_beside_the_original(micro):
+    "A digit moved in the state of the successor model; a channel of micro that repairs a weak place of its lists."
+    from workbench.attention.successor import digit_features, ordinals, places, start_states
+    from workbench.lm.edits import add
+    lm = load("successor"); s = next(s for s in ordinals(lm) if s.name == "number"); f = digit_features(start_states(lm, s.ids, 1), places(s.words), 10)
+    w = AttentionExplorer(lm, "24 , next"); pos = w.tokens().index("24")
+    w.change(add(Site("resid_post", layer=0, pos=pos), f[7] - f[4])); top = lambda i: max(w.outputs["rows"], key=lambda r: r[i])[0]
+    assert (top(1), top(2)) == ("25", "28") and w.which == "A" and w.meta["changes"] and "B" in dict(w.meta["which"])
+    w.change(); assert w.data.b is None and w.meta["changes"] == []
+
+
+def test_a_closed_explorer_leaves_its_selection(micro):
+    shared = Selection(); a, b = AttentionExplorer(micro, PROMPT, shared=shared), AttentionExplorer(micro, PROMPT, shared=shared)
+    b.close(); a.layer = 2; assert b.layer == 0 and shared.widgets == [a]
 
 
 # --- pages, pictures, sizes -------------------------------------------------------------------------------------------

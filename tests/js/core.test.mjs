@@ -7,6 +7,8 @@ import * as core from "../../workbench/widgets/static/core.js";
 const said = JSON.parse(readFileSync(process.env.FIXTURE));
 const near = (a, b, by = 1e-5) => assert.ok(Math.abs(a - b) <= by || (a !== a && b === null), `${a} is not ${b}`);
 
+const floats = rows => Float32Array.from(rows.flat(), v => v ?? NaN);
+
 test("chunks open to the values Python packed", () => {
   for (const { meta, data, values } of said.chunks) {
     const raw = Buffer.from(data, "base64"), shifted = new Uint8Array(raw.length + 3); shifted.set(raw, 3);   // a view that does not begin where its buffer does
@@ -27,7 +29,8 @@ test("colours are Python's", () => { for (const { dark, signed, hue, colours } o
 test("shades are Python's", () => { for (const { values, top, how, signed, index } of said.shades) { const s = core.shader(Float32Array.from(values), top, how, signed); values.forEach((v, i) => near(s(v), index[i], 1)); } });
 test("tokens are shown as Python shows them", () => { for (const [text, shown] of said.tokens) assert.equal(core.displayToken(text), shown); });
 test("aggregates, sink and top-p are the attention room's", () => {
-  for (const { how, heads, out } of said.combined) core.combine(heads.map(h => Float32Array.from(h.flat())), how).forEach((v, i) => near(v, out.flat()[i]));
+  for (const { how, heads, out } of said.combined) core.combine(heads.map(h => floats(h)), how).forEach((v, i) => near(v, out.flat()[i]));
+  floats(said.odd.kept).forEach((v, i) => near(core.topP(floats(said.odd.m), 9, 9, .6)[i], v !== v ? null : v));
   const { m, sink, kept, p } = said.cut, rows = m.length, cols = m[0].length, flat = Float32Array.from(m.flat());
   core.withoutSink(flat, rows, cols, true).forEach((v, i) => i % cols ? near(v, sink[Math.floor(i / cols)][i % cols - 1]) : assert.equal(v, 0));
   core.topP(flat, rows, cols, p).forEach((v, i) => near(v, kept.flat()[i]));

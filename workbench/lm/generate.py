@@ -18,11 +18,12 @@ from .tokens import TokenBatch, TokenError, token_str
 # %% ../../nbs/lm/10_generate.ipynb #eecddd3e
 @dataclass
 class Generation:
-    "Prompts and what the model added: `texts` (new text only), `new` (list of token strings), `tokens` (prompt and continuation)."
+    "Prompts and what the model added: `texts` (new text only), `new` (list of token strings), `tokens` (prompt and continuation), `ids` (new token ids)."
     texts: list
     new: list
     tokens: TokenBatch
     edits: tuple = ()
+    ids: tuple = ()
 
     def __repr__(self): return "\n".join(f"{''.join(self.tokens.strs[i][:-len(n) or None])!r} -> {t!r}" for i, (t, n) in enumerate(zip(self.texts, self.new)))
 
@@ -55,7 +56,7 @@ def _finish(lm, batch, out, prompt_width, times, edits):
     texts = [lm.tokenizer.decode(row) if lm.tokenizer else " ".join(map(str, row)) for row in new_ids]
     prompts = [batch.ids[i // times][batch.mask[i // times].bool()].tolist() for i in range(len(out))]
     whole = lm.tokens([p + n for p, n in zip(prompts, new_ids)], check=False) if lm.kind == "causal" else batch
-    return Generation(texts, strs, whole, edits)
+    return Generation(texts, strs, whole, edits, tuple(new_ids))
 
 # %% ../../nbs/lm/10_generate.ipynb #a7380b0d
 def generate(lm, prompts, max_new_tokens: int = 20, edits=(), do_sample: bool = False, temperature=None, top_p=None, top_k=None,

@@ -26,7 +26,7 @@ def drawable(text: str) -> str:
     "Text that the font can draw: other characters by code point."
     return "".join(c if ord(c) in _known() else f"⟨U+{ord(c):04X}⟩" for c in text)
 
-def label(text: str, i: int, n: int = 12) -> str: return f"{drawable(shorten(display_token(text), n))} {i}"
+def label(text: str, i: int, n: int = 12) -> str: return f"{shorten(drawable(display_token(text)), n)} {i}"
 
 # %% ../../nbs/widgets/05_attention_picture.ipynb #63c63751
 def _pixels(m, top, tri, how, signed, dark):
@@ -52,27 +52,28 @@ def _matrix(ax, m, top, tri, how, signed, dark, tokens, locked, side, ink):
         for q, k in zip(*np.where(np.isnan(m))):
             if not (tri and k > q): ax.text(k, q, "×", ha="center", va="center", fontsize=6, color="white")
 
-def _overview(ax, small, layers, heads, tri, how, signed, dark, chosen, ink):
-    "All heads, layer 0 at the bottom."
+def _overview(ax, small, names, tri, how, signed, top, zero, dark, chosen, ink):
+    "All heads; `names` are the labels of layers and heads, `top` one end of scale for all (else each its own), `zero` where layer 0 is."
+    layers, heads = map(len, names); line = (lambda l: layers - 1 - l) if zero == "bottom" else (lambda l: l)
     n, k = small.shape[1], small.shape[2]; gap = max(1, n // 12)
     out = np.full((layers * (n + gap), heads * (k + gap), 3), 17 if dark else 255, np.uint8)
     for i, m in enumerate(small):
-        l, h = divmod(i, heads); y, x = (layers - 1 - l) * (n + gap), h * (k + gap)
-        out[y:y + n, x:x + k] = _pixels(m, float(np.nanmax(np.abs(m), initial=0)), tri, how, signed, dark)
+        l, h = divmod(i, heads); y, x = line(l) * (n + gap), h * (k + gap)
+        out[y:y + n, x:x + k] = _pixels(m, top or float(np.nanmax(np.abs(m), initial=0)), tri, how, signed, dark)
     ax.imshow(out, interpolation="nearest", aspect="auto" if max(layers, heads) > 4 * min(layers, heads) else "equal")
-    ax.set_yticks([(layers - 1 - l) * (n + gap) + n / 2 for l in range(layers)], [f"L{l}" for l in range(layers)])
-    ax.set_xticks([h * (k + gap) + k / 2 for h in range(heads)], [f"H{h}" for h in range(heads)])
+    ax.set_yticks([line(l) * (n + gap) + n / 2 for l in range(layers)], [f"L{l}" for l in names[0]])
+    ax.set_xticks([h * (k + gap) + k / 2 for h in range(heads)], [f"H{h}" for h in names[1]])
     _plain(ax, ink)
     for l, h in chosen:
-        y, x = (layers - 1 - l) * (n + gap), h * (k + gap)
+        y, x = line(l) * (n + gap), h * (k + gap)
         ax.plot([x - 1, x + k, x + k, x - 1, x - 1], [y - 1, y - 1, y + n, y + n, y - 1], color="#c2410c", lw=1.2)
 
-def attention_figure(m, tokens, small, layers, heads, chosen, *, tri=True, signed=False, how="sqrt", top=None, locked=(), side="query", title="", note="", dark=False) -> Figure:
-    "All heads `small` (layer x head, n, n) and one matrix `m` (query, key) in full."
+def attention_figure(m, tokens, small, names, chosen, *, tri=True, signed=False, signed_small=None, how="sqrt", top=None, top_small=None, zero="bottom", locked=(), side="query", title="", note="", dark=False) -> Figure:
+    "All heads `small` (layer x head, n, n) and one matrix `m` (query, key) in full; `names` are the labels of layers and of heads."
     ink, ground = ("#ddd", "#111111") if dark else ("#333", "white")
     figure = Figure(figsize=(12, 6.2), facecolor=ground, layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.25])
-    _overview(left, small, layers, heads, tri, how, signed, dark, chosen, ink)
+    _overview(left, small, names, tri, how, signed if signed_small is None else signed_small, top_small, zero, dark, chosen, ink)
     top = top or float(np.nanmax(np.abs(m), initial=0))
     _matrix(right, m, top, tri, how, signed, dark, tokens, locked, side, ink)
     figure.suptitle(drawable(title), color=ink, fontsize=11, parse_math=False)

@@ -19,8 +19,8 @@ from ..lm.errors import WorkbenchError, nearest
 from .packing import Chunk
 
 # %% ../../nbs/widgets/03_base.ipynb #99ec4d00
-class WidgetError(WorkbenchError):
-    "A widget that cannot show what it was given."
+class WidgetError(WorkbenchError, t.TraitError):
+    "A widget that cannot show what it was given. A TraitError too, so that a refused value is undone."
 
 _seen = {"live": False}
 
@@ -98,24 +98,35 @@ PAGE = """<!doctype html>
 # %% ../../nbs/widgets/03_base.ipynb #fa637500
 class Selection(t.HasTraits):
     "What is selected, shared: `Selection().join(first, second)`, or `Widget(..., shared=selection)`. Its traits are those of the widgets that joined."
-    def __init__(self): super().__init__(); self.key = f"sel-{uuid.uuid4().hex[:8]}"
+    def __init__(self): super().__init__(); self.key, self.widgets, self._busy = f"sel-{uuid.uuid4().hex[:8]}", [], False
 
     def join(self, *widgets) -> "Selection":
         "Tie the widgets' selections together; later ones take over what is selected now."
         for w in widgets:
+            self._hand(w, {n: getattr(self, n) for n in w.selects if self.has_trait(n)})
             for name in w.selects:
-                if not self.has_trait(name): self.add_traits(**{name: t.Any()}); setattr(self, name, getattr(w, name))
-                self._hand(w, name); self._tie(w, name)
-            w.shared = self
+                if not self.has_trait(name): self.add_traits(**{name: t.Any(getattr(w, name))}); self.observe(self._set, name)
+            w.observe(self._moved, "selection"); w.shared = self; self.widgets.append(w)
         return self
+    def leave(self, widget):
+        "Untie a widget."
+        widget.unobserve(self._moved, "selection"); widget.shared = None; self.widgets = [w for w in self.widgets if w is not widget]
 
-    def _hand(self, widget, name):
-        try: setattr(widget, name, getattr(self, name))
-        except (WorkbenchError, t.TraitError): pass
-
-    def _tie(self, widget, name):
-        widget.observe(lambda change: setattr(self, name, change["new"]), name)
-        self.observe(lambda change: self._hand(widget, name), name)
+    def _set(self, change): self._spread({change["name"]: change["new"]})
+    def _moved(self, change): self._spread(change["new"], change["owner"])
+    def _spread(self, values, source=None):
+        "Hand values to all but the widget they come from; what that sets off is not handed on."
+        if self._busy: return
+        self._busy = True
+        try:
+            for n, v in values.items(): setattr(self, n, v)
+            for w in self.widgets:
+                if w is not source: self._hand(w, values)
+        finally: self._busy = False
+    def _hand(self, widget, values):
+        for group in widget.together:
+            try: widget._take({n: values[n] for n in group if n in values})
+            except WidgetError: pass
 
     def to_dict(self) -> dict: return {n: getattr(self, n) for n in self.trait_names()}
 
@@ -124,7 +135,7 @@ STILL = 45_000   # bytes of the still picture in an output
 
 class Widget(anywidget.AnyWidget):
     "Base of the widgets: output policy, requests, selection, state, exports."
-    front, selects = "", ()
+    front, selects, together, first = "", (), (), ()
     meta, version = t.Dict().tag(sync=True), t.Int(0).tag(sync=True)
     selection = t.Dict(help="what is selected; read it, set it, observe it")
     shared = None
@@ -151,22 +162,32 @@ class Widget(anywidget.AnyWidget):
         "A selection that is set in parts becomes what the widget then has selected."
         self._take({k: v for k, v in proposal["value"].items() if k not in self.selects or getattr(self, k) != v}, self.selects)
         return self._selected()
-    def view(self) -> list: return list(self.traits(view=True))
+    def view(self) -> list:
+        "Names of what one looks at, those that decide about others first."
+        return [*self.first, *(n for n in self.traits(view=True) if n not in self.first)]
     def state(self) -> dict:
         "What one looks at, as plain values: `restore` brings it back, here or in another session."
         return json.loads(json.dumps({n: getattr(self, n) for n in self.view()}, default=_plain))
     def restore(self, state: dict):
-        "Look at what `state` says. Raises `WidgetError` for a name that is none of this widget's, before anything changes."
-        self._take(state, self.view()); return self
-    def _take(self, values, known):
+        "Look at what `state` says. Raises `WidgetError`, and leaves all as it was, for names or values that this widget does not have."
+        self._take(state); return self
+    def _take(self, values, known=None):
+        known = known or self.view()
         if odd := [k for k in values if k not in known]: raise WidgetError(f"{type(self).__name__} has no '{odd[0]}' to set. {nearest(odd[0], known)}")
-        before = {k: getattr(self, k) for k in values}
-        try:
-            with self.hold_trait_notifications():       # values that belong together are checked together
-                for k, v in values.items(): setattr(self, k, v)
-        except (t.TraitError, WorkbenchError) as e:
-            for k, v in before.items(): setattr(self, k, v)
-            raise WidgetError(str(e)) from None
+        before = {k: getattr(self, k) for k in self.view()}
+        try: self._put(values)
+        except (t.TraitError, WorkbenchError) as e: self._put(before); raise WidgetError(str(e)) from None
+    def _put(self, values):
+        for _ in range(2):                               # one value may reset another that was set before it
+            for k in self.view():
+                if k in values and getattr(self, k) != values[k]: setattr(self, k, values[k])
+    def set_state(self, sync_data):
+        "From the page; what is refused is put right there."
+        try: super().set_state(sync_data)
+        except (t.TraitError, WorkbenchError): self.send_state(list(sync_data))
+    def close(self):
+        if self.shared is not None: self.shared.leave(self)
+        super().close()
 
     # -- what the page asks for ----------------------------------------------------------------------------------------
     def chunk(self, key: tuple) -> Chunk: raise NotImplementedError
@@ -198,7 +219,11 @@ class Widget(anywidget.AnyWidget):
     def _page_data(self) -> dict:
         names = [n for n in self.traits(sync=True) if not n.startswith("_") and n not in ("layout", "tabbable", "tooltip")]
         state = {n: getattr(self, n) for n in names}; state["meta"] = {**state["meta"], "live": False, "editable": False}
-        return dict(state=state, chunks={"|".join(map(str, k)): self.chunk(k).text() for k in self.page_keys()}, link=self.shared.key if self.shared else None, shared=list(self.selects))
+        return dict(state=state, chunks=dict(self._page_chunks()), link=self.shared.key if self.shared else None, shared=list(self.selects))
+    def _page_chunks(self):
+        for key in self.page_keys():
+            try: yield "|".join(map(str, key)), self.chunk(key).text()
+            except WorkbenchError: pass                  # the page says that it does not hold it
     def fragment(self) -> str:
         "Self-contained HTML to put into a page: alive without a kernel, a picture without scripts."
         return fragment(self.front, self._page_data(), self._fallback())

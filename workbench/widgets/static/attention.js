@@ -7,12 +7,12 @@ function render({ model, el }) {
   const put = values => { for (const [k, v] of Object.entries(values)) model.set(k, v); model.save_changes(); };
   const stack = () => meta().stacks.find(s => s.name === get("stack")), shown = () => stack().tokens[get("which")];
   const signed = () => get("which") === "difference" || (get("combine") !== "rollout" && meta().weightings.find(w => w[0] === get("weighting"))[2]);
-  const name = ([l, i]) => `L${l}.H${i}`, quoted = t => `"${displayToken(t[0])}"`;
-  let box = null, exact = null, moved = false, gone = false;
+  const name = ([l, i]) => `L${stack().layer_labels[l]}.H${stack().head_labels[i]}`, quoted = t => `"${displayToken(t[0])}"`;
+  let box = null, boxed = "", exact = null, moved = false, gone = false;
 
   // --- the page ------------------------------------------------------------------------------------------------------
   const root = h("section", { className: "wb wb-attention", "aria-label": "Attention explorer" });
-  const overview = h("canvas", { tabIndex: 0, role: "img", className: "wb-overview" }), plot = h("canvas", { tabIndex: 0, role: "application", "aria-roledescription": "attention matrix", className: "wb-plot" });
+  const overview = h("canvas", { tabIndex: 0, role: "application", "aria-roledescription": "grid of heads", className: "wb-overview" }), plot = h("canvas", { tabIndex: 0, role: "application", "aria-roledescription": "attention matrix", className: "wb-plot" });
   const readout = h("div", { className: "wb-readout", role: "status", "aria-live": "polite" }), caption = h("div", { className: "wb-note" });
   const legend = h("canvas"), legendText = h("span", { className: "wb-note" }), heading = h("div", { className: "wb-heading" });
   const strips = h("div"), arcs = document.createElementNS("http://www.w3.org/2000/svg", "svg"), table = h("table"), largestOf = h("details", { ontoggle: () => fillTable() }, h("summary", { text: "Largest entries as a table" }), table);
@@ -43,14 +43,15 @@ function render({ model, el }) {
   function matrix() {                                      // {m, rows, cols, top, tri} of what is shown, null while it is on its way, or {missing}
     const pairs = chosen(), chunks = pairs.map(([l]) => store.get(key(l))), bad = chunks.find(c => c?.missing);
     if (bad || chunks.includes(null)) return bad ?? null;
-    const id = JSON.stringify([key(0), pairs, get("combine"), get("hide_sink"), get("top_p"), get("normalise"), get("top")]);
+    const id = JSON.stringify([key(0), pairs, get("combine"), get("hide_sink"), get("top_p"), get("normalise"), get("top"), get("version")]);
     if (cached.id === id && cached.from === chunks[0]) return cached;
     const { rows, cols, tri } = chunks[0]; let m = combine(pairs.map(([, i], n) => chunks[n].head(i)), get("combine"));
-    if (get("hide_sink")) m = withoutSink(m, rows, cols, !signed() && get("weighting") === "pattern");
+    if (get("hide_sink")) m = withoutSink(m, rows, cols, shares());
     if (get("top_p") < 1) m = topP(m, rows, cols, get("top_p"));
     const all = get("normalise") === "all" && thumbs()?.scale;
     return cached = { id, from: chunks[0], m, rows, cols, tri, top: get("top") || (all ? Math.max(...all) : largest(m)), picture: null };
   }
+  const shares = () => get("which") !== "difference" && get("weighting") === "pattern";
   const shade = () => { const d = cached; return d.shade?.how === get("scale") ? d.shade : (d.shade = Object.assign(shader(d.m, d.top, get("scale"), signed()), { how: get("scale") })); };
   const exists = (q, k) => cached.m && q >= 0 && k >= 0 && q < cached.rows && k < cached.cols && !(cached.tri && k > q);
   const rowOf = i => cached.m.subarray(i * cached.cols, (i + 1) * cached.cols), colOf = i => Float32Array.from({ length: cached.rows }, (_, q) => cached.m[q * cached.cols + i]);
@@ -74,25 +75,26 @@ function render({ model, el }) {
     const g = sharp(overview, 24 + heads * pitch, 8 + layers * (pitch + line)), t = thumbs();
     const of = get("sort"), top = t?.scale && Math.max(...t.scale);
     if (t?.scale && (t.art?.id !== `${dark}${get("scale")}${get("normalise")}`)) {
-      const n = t.rows, paint = colours();
-      t.art = Array.from({ length: layers * heads }, (_, i) => { const m = t.head(i), s = shader(m, get("normalise") === "all" ? top : largest(m), get("scale"), signed()); return picture(n, t.cols, p => t.tri && p % n > Math.floor(p / n) ? null : m[p] !== m[p] ? [255, 0, 255] : paint[s(m[p])]); });
+      const n = t.rows, paint = t.signed ? inks.two : inks.one;
+      t.art = Array.from({ length: layers * heads }, (_, i) => { const m = t.head(i), s = shader(m, get("normalise") === "all" ? top : largest(m), get("scale"), t.signed); return picture(n, t.cols, p => t.tri && p % n > Math.floor(p / n) ? null : m[p] !== m[p] ? [255, 0, 255] : paint[s(m[p])]); });
       t.art.id = `${dark}${get("scale")}${get("normalise")}`;
     }
     g.font = `10px ${css.font}`; g.textBaseline = "middle"; g.imageSmoothingEnabled = false;
     for (let row = 0; row < layers; row++) {
       const l = get("layer_zero") === "bottom" ? layers - 1 - row : row, y = 4 + row * (pitch + line);
-      g.fillStyle = css.soft; g.fillText("L" + l, 0, y + size / 2);
+      g.fillStyle = css.soft; g.fillText("L" + stack().layer_labels[l], 0, y + size / 2);
       order(l).forEach((i, col) => {
         const x = 24 + col * pitch, b = t?.badges?.[of]?.[l]?.[i];
         g.fillStyle = css.ground; g.fillRect(x, y, size, size);
         if (t?.art) g.drawImage(t.art[l * heads + i], x, y, size, size);
         if (b != null) { g.fillStyle = css.accent; g.fillRect(x, y + size + 1, size * Math.min(1, b / (t.badge_top[of] || 1)), 3); }
-        if (line > 8) { g.fillStyle = css.soft; g.fillText("H" + i + (b == null ? "" : size > 40 ? " " + b.toFixed(2).replace(/^0/, "") : ""), x, y + size + 10); }
+        if (line > 8) { g.fillStyle = css.soft; g.fillText("H" + stack().head_labels[i] + (b == null ? "" : size > 40 ? " " + b.toFixed(2).replace(/^0/, "") : ""), x, y + size + 10); }
         const at = get("heads").findIndex(([a, c]) => a === l && c === i), focus = l === get("layer") && i === get("head");
         if (at >= 0 || focus) { g.strokeStyle = focus ? css.accent : css.ink; g.lineWidth = focus ? 3 : 1.5; g.strokeRect(x - 1, y - 1, size + 2, size + 2); }
+        if (cursor && cursor[0] === l && cursor[1] === i) { g.setLineDash([4, 3]); g.strokeStyle = css.ink; g.lineWidth = 2; g.strokeRect(x - 3, y - 3, size + 6, size + 6); g.setLineDash([]); }
       });
     }
-    overview.setAttribute("aria-label", `${layers} layers of ${heads} heads; ${name([get("layer"), get("head")])} is open. Arrow keys move, space adds a head to the set.`);
+    overview.setAttribute("aria-label", `${layers} layers of ${heads} heads; ${name([get("layer"), get("head")])} is open. Arrow keys move; space begins a set of heads, then arrows move freely and space adds or removes a head; Enter opens one head.`);
   }
   function headAt(e) {
     const r = overview.getBoundingClientRect(), z = r.width / overview.clientWidth || 1, { layers, heads } = stack();
@@ -108,16 +110,20 @@ function render({ model, el }) {
     put({ heads: next, layer: next.at(-1)[0], head: next.at(-1)[1] });
   }
   overview.addEventListener("click", e => { const at = headAt(e); if (at) openHead(at, e.shiftKey); });
-  overview.addEventListener("mousemove", e => { const at = headAt(e), b = at && thumbs()?.badges; overview.title = at ? name(at) + (b ? meta().badges.map(([k, label]) => `\n${label}: ${b[k][at[0]][at[1]]?.toFixed(2) ?? "not defined"}`).join("") : "") : ""; });
+  overview.addEventListener("mousemove", e => { const at = headAt(e), b = at && thumbs()?.badges; overview.title = at ? name(at) + (b ? meta().badges.map(([k, label]) => b[k] ? `\n${label}: ${b[k][at[0]][at[1]]?.toFixed(2) ?? "not defined"}` : "").join("") : "") : ""; });
+  let cursor = null;                                       // while a set is put together by keyboard: where one is, apart from what is open
   overview.addEventListener("keydown", e => {
-    const { layers, heads } = stack(), row = order(get("layer")), col = row.indexOf(get("head")), up = get("layer_zero") === "bottom" ? 1 : -1;
+    const { layers, heads } = stack(), at = cursor ?? [get("layer"), get("head")], up = get("layer_zero") === "bottom" ? 1 : -1;
     const go = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [up, 0], ArrowDown: [-up, 0] }[e.key];
-    if (go) { const l = Math.max(0, Math.min(layers - 1, get("layer") + go[0])); openHead([l, order(l)[Math.max(0, Math.min(heads - 1, col + go[1]))]]); }
-    else if (e.key === " " || e.key === "Enter") { const all = get("heads"), me = [get("layer"), get("head")]; marked = marked && all.length > 1 ? null : me; put({ heads: [...all.filter(p => name(p) !== name(me)), me] }); }
+    if (go) {
+      const l = Math.max(0, Math.min(layers - 1, at[0] + go[0])), next = [l, order(l)[Math.max(0, Math.min(heads - 1, order(at[0]).indexOf(at[1]) + go[1]))]];
+      if (cursor) { cursor = next; drawOverview(); } else openHead(next);
+    } else if (e.key === " ") { if (cursor) openHead(cursor, true); else { cursor = at; openHead(at); } drawOverview(); }
+    else if (e.key === "Enter") { cursor = null; openHead(at); }
+    else if (e.key === "Escape") { cursor = null; drawOverview(); }
     else return;
-    e.preventDefault(); say();
+    e.preventDefault(); say(cursor);
   });
-  let marked = null;
 
   // --- one matrix ----------------------------------------------------------------------------------------------------
   let area = {};
@@ -125,7 +131,8 @@ function render({ model, el }) {
     const d = matrix(), W = Math.max(240, Math.min(660, plot.parentElement.clientWidth)), tokens = shown();
     caption.textContent = d?.missing ?? (d ? describe() : "…");
     if (!d?.m) { cached = {}; sharp(plot, W, 120); return; }
-    box = box && box[2] <= d.cols && box[3] <= d.rows ? box : [0, 0, d.cols, d.rows];
+    if (boxed !== `${d.rows} ${d.cols} ${get("stack")}`) { box = null; boxed = `${d.rows} ${d.cols} ${get("stack")}`; }
+    box ??= [0, 0, d.cols, d.rows];
     const measure = plot.getContext("2d"); measure.setTransform(1, 0, 0, 1, 0, 0); measure.font = `11px ${css.font}`;
     const wide = list => 8 + 6.3 * (1 + String(list.length).length + list.reduce((n, t) => Math.max(n, Math.min(12, t[0].length)), 1)), left = wide(tokens.query), under = wide(tokens.key);
     const w0 = W - left - 4, cell = Math.min(w0 / (box[2] - box[0]), 520 / (box[3] - box[1]), 34), w = cell * (box[2] - box[0]), hh = cell * (box[3] - box[1]);
@@ -173,18 +180,20 @@ function render({ model, el }) {
     const g = sharp(legend, 128, 12), paint = colours(), two = signed(), top = number(cached.top);
     for (let i = 0; i < 128; i++) { g.fillStyle = rgb(paint[i * 2]); g.fillRect(i, 0, 1, 12); }
     const unit = get("combine") === "rollout" ? "share of the input" : meta().weightings.find(w => w[0] === get("weighting"))[3];
-    legendText.textContent = !cached.top ? `everything here is 0 (${unit})` : `${two ? "−" + top : "0"} … ${top} ${unit} · ${{ sqrt: "√", rank: "rank", linear: "linear" }[get("scale")]} colours, scale of ${get("normalise") === "all" ? "all heads" : "this view"}${get("hide_sink") ? " · first token hidden, rows renormalised" : ""}${get("top_p") < 1 ? ` · top ${Math.round(get("top_p") * 100)} % of each row` : ""}`;
+    legendText.textContent = !cached.top ? `everything here is 0 (${unit})` : `${two ? "−" + top : "0"} … ${top} ${unit} · ${{ sqrt: "√", rank: "rank", linear: "linear" }[get("scale")]} colours, scale of ${get("normalise") === "all" ? "all heads" : "this view"}${get("hide_sink") ? ` · first token hidden${shares() ? ", rows renormalised" : ""}` : ""}${get("top_p") < 1 ? ` · top ${Math.round(get("top_p") * 100)} % of each row` : ""}`;
   }
   const describe = () => { const p = chosen(), c = get("combine"), what = c === "rollout" ? `rollout from the input to layer ${get("layer")}` : c === "one" ? name(p[0]) : `${c} of ${p.length} heads: ${p.slice(0, 6).map(name).join(", ")}${p.length > 6 ? " …" : ""}`; return `${what} · rows are queries, columns keys · ${meta().which.find(w => w[0] === get("which"))[1]}`; };
   function facts() {
     const [q, k] = get("hovered"), d = cached, t = shown();
     if (q == null || !d.m) return "Point at a cell or a token; click keeps it. Arrow keys move, Enter keeps, + and − zoom, [ and ] change the head.";
     if (!exists(q, k)) return `query ${q} ${quoted(t.query[q] ?? [""])} cannot see key ${k} ${quoted(t.key[k] ?? [""])}: it comes later`;
-    const v = d.m[q * d.cols + k], f = rowFacts(d.m, d.rows, d.cols, q, k), known = exact?.at === `${d.id} ${q} ${k}`;
+    const v = d.m[q * d.cols + k];
+    if (v !== v) return `query ${q} ${quoted(t.query[q])} ← key ${k} ${quoted(t.key[k])}: not a number (not computed, or only one side has this token)`;
+    const f = rowFacts(d.m, d.rows, d.cols, q, k), known = exact?.at === `${d.id} ${q} ${k}`;
     return `${get("combine") === "one" ? name(chosen()[0]) : get("combine")}  query ${q} ${quoted(t.query[q])} ← key ${k} ${quoted(t.key[k])}  ${known ? "=" : "≈"} ${number(known ? exact.value : v)}  rank ${f.rank}/${f.of}  row entropy ${f.entropy.toFixed(2)} nats`;
   }
-  const askExact = later(() => { const [q, k] = get("hovered"); if (meta().live && q != null && exists(q, k) && get("combine") === "one" && !get("hide_sink") && get("top_p") === 1) model.send({ kind: "exact", key: key(get("layer")), head: get("head"), at: `${cached.id} ${q} ${k}`, query: q, source: k }); }, 150);
-  const heard = msg => { if (msg.kind === "exact") { exact = msg; readout.textContent = facts(); } };
+  const askExact = later(() => { const [q, k] = get("hovered"); if (meta().live && q != null && exists(q, k) && get("combine") === "one" && !get("hide_sink") && get("top_p") === 1) model.send({ kind: "exact", version: get("version"), key: key(get("layer")), head: get("head"), at: `${cached.id} ${q} ${k}`, query: q, source: k }); }, 150);
+  const heard = msg => { if (msg.kind === "exact" && msg.version === get("version")) { exact = msg; readout.textContent = facts(); } };
   model.on("msg:custom", heard);
   const saveHover = later(() => model.save_changes(), 80);
   function point(q, k, quiet) {
@@ -205,13 +214,13 @@ function render({ model, el }) {
   plot.addEventListener("pointerdown", e => { const [x, y] = cellAt(e); moved = false; if (cached.m && (box[2] - box[0] < cached.cols || box[3] - box[1] < cached.rows)) { drag = { x, y, box }; plot.setPointerCapture(e.pointerId); } });
   plot.addEventListener("pointerup", () => { drag = null; });
   plot.addEventListener("pointerleave", () => point(null, null, true));
-  plot.addEventListener("click", e => { const [x, y] = cellAt(e), at = !moved && cached.m && hit(x, y, area, box); if (at) { point(...at); lock(at[get("side") === "query" ? 0 : 1], e.shiftKey); } });
+  plot.addEventListener("click", e => { const [x, y] = cellAt(e), at = !moved && cached.m && hit(x, y, area, box); if (at) { point(...at); keepCell(at); lock(at[get("side") === "query" ? 0 : 1], e.shiftKey); } });
   plot.addEventListener("wheel", e => { const at = cached.m && (e.ctrlKey || e.metaKey || box[2] - box[0] < cached.cols) && hit(...cellAt(e), area, box); if (at) { e.preventDefault(); box = zoom(box, cached.rows, cached.cols, e.deltaY < 0 ? .8 : 1.25, at); drawPlot(); } }, { passive: false });
   plot.addEventListener("keydown", e => {
     const [q = -1, k = 0] = get("hovered"), far = e.shiftKey ? 10 : 1, go = { ArrowLeft: [0, -far], ArrowRight: [0, far], ArrowUp: [-far, 0], ArrowDown: [far, 0] }[e.key], heads = stack().heads, here = cached.m;
     if (go && here) q < 0 ? point(cached.rows - 1, 0) : point(q + go[0], k + go[1]);
-    else if (e.key === "Enter" || e.key === " ") { if (q >= 0) lock(get("side") === "query" ? q : k, e.shiftKey); }
-    else if (e.key === "Escape") { put({ locked: [] }); point(null, null); }
+    else if (e.key === "Enter" || e.key === " ") { if (q >= 0) { keepCell([q, k]); lock(get("side") === "query" ? q : k, e.shiftKey); } }
+    else if (e.key === "Escape") { keptCell = null; put({ locked: [] }); point(null, null); }
     else if ("+=-".includes(e.key) && here) { box = zoom(box, cached.rows, cached.cols, e.key === "-" ? 1.25 : .8, q < 0 ? [cached.rows - 1, 0] : [q, k]); drawPlot(); }
     else if (e.key === "0") { box = null; drawPlot(); }
     else if ("[]".includes(e.key)) openHead([get("layer"), (get("head") + (e.key === "]" ? 1 : heads - 1)) % heads]);
@@ -220,7 +229,7 @@ function render({ model, el }) {
     else return;
     e.preventDefault();
   });
-  const say = () => { readout.setAttribute("aria-live", "polite"); readout.textContent = `${describe()}. ${facts()}`; };
+  const say = at => { readout.setAttribute("aria-live", "polite"); readout.textContent = at ? `${name(at)}, set of ${get("heads").length}: ${get("heads").map(name).join(", ")}` : `${describe()}. ${facts()}`; };
 
   // --- the text ------------------------------------------------------------------------------------------------------
   let rows = [];
@@ -228,7 +237,7 @@ function render({ model, el }) {
     const had = get("locked"), at = had.indexOf(i);
     put({ locked: at >= 0 ? (add || had.length === 1 ? had.filter(x => x !== i) : [i]) : add ? [...had, i].slice(-COMPARE) : [i] });
   }
-  function walk(by) { const n = shown().query.length, made = meta().generated, at = get("step") || n, next = Math.max(made, Math.min(n, at + by)); put({ step: next === n ? 0 : next, side: "query", locked: [next - 1] }); }
+  function walk(by) { const n = shown().query.length, made = Math.min(n, meta().generated), at = get("step") || n, next = Math.max(made, Math.min(n, at + by)); put({ step: next === n ? 0 : next, side: "query", locked: [next - 1] }); }
   const partner = (axis, i) => { const [q, k] = get("hovered"); return axis === "query" ? [i, k != null && exists(i, k) ? k : bestIn(i, "query")] : [q != null && exists(q, i) ? q : bestIn(i, "key"), i]; };
   const bestIn = (i, axis) => { const v = axis === "query" ? rowOf(i) : colOf(i); let best = 0, top = -1; v.forEach((x, j) => { if (Math.abs(x) > top && (axis === "query" ? exists(i, j) : exists(j, i))) { top = Math.abs(x); best = j; } }); return best; };
   function drawStrips() {
@@ -254,7 +263,8 @@ function render({ model, el }) {
     rows = Object.assign(made, { id }); strips.replaceChildren(...made.flatMap(r => [...(same ? [] : [h("div", { className: "wb-note", text: r.axis === "query" ? "looks" : "is looked at" })]), ...(r.nav ? [r.nav] : []), r.body]));
     made.forEach(r => r.page(0));
   }
-  function reveal() { const i = get("locked").at(-1); for (const r of rows) if (i != null && (r.axis === "both" || r.axis === get("side")) && (i < r.start || i >= r.start + STRIP)) r.page(i - STRIP / 2); }
+  let revealed = "";
+  function reveal() { const is = JSON.stringify([get("locked"), get("which")]); if (is === revealed) return; revealed = is; const i = get("locked").at(-1); for (const r of rows) if (i != null && (r.axis === "both" || r.axis === get("side")) && (i < r.start || i >= r.start + STRIP)) r.page(i - STRIP / 2); }
   function tint() {                                        // the text in the colours of what is kept, else of what is pointed at
     if (!cached.m) return;
     const side = get("side"), locks = get("locked"), [q, k] = get("hovered"), paint = colours(), s = shade(), faint = v => Math.abs(s(v) - (signed() ? 128 : 0)) > 12;   // a tint that nobody would see costs as much as one that is seen
@@ -284,22 +294,22 @@ function render({ model, el }) {
   // --- changing ------------------------------------------------------------------------------------------------------
   const same = (a, b) => ["stack", "layer", "head", "query", "key"].every(k => (a[k] ?? null) === (b[k] ?? null));
   function change(factor, what) {
-    const [q, k] = get("hovered"), at = get("locked")[0], place = what === "entry" ? (keptCell ? { query: keptCell[0], key: keptCell[1] } : q == null ? null : { query: q, key: k }) : what === "token" ? (at == null ? null : get("side") === "query" ? { query: at } : { key: at }) : {};
+    const [q, k] = get("hovered"), at = get("locked")[0], place = what === "entry" ? (keptCell?.stack === get("stack") ? { query: keptCell.query, key: keptCell.key } : q == null ? null : { query: q, key: k }) : what === "token" ? (at == null ? null : get("side") === "query" ? { query: at } : { key: at }) : {};
     if (!place) { say(); readout.textContent = "Keep a token first: click it in the text or in the matrix."; return; }
     const made = (what === "heads" && get("combine") !== "rollout" ? get("heads") : [[get("layer"), get("head")]]).map(([layer, head]) => ({ stack: get("stack"), layer, head, ...place, factor }));
     put({ edits: [...get("edits").filter(e => !made.some(m => same(e, m))), ...made] });
   }
   let keptCell = null, target = "heads";
-  plot.addEventListener("click", () => { const c = get("hovered"); keptCell = c.length ? [...c] : null; });
-  const editText = e => `${meta().stacks.length > 1 ? e.stack + " " : ""}${name([e.layer, e.head])}${e.query != null ? ` query ${e.query}` : ""}${e.key != null ? ` key ${e.key}` : ""} ×${e.factor}`;
+  const keepCell = ([q, k]) => { keptCell = exists(q, k) ? { stack: get("stack"), query: q, key: k } : null; };
+  const editText = e => `${meta().stacks.length > 1 && e.stack ? e.stack + " " : ""}${name([e.layer, e.head])}${e.query != null ? ` query ${e.query}` : ""}${e.key != null ? ` key ${e.key}` : ""} ×${e.factor}`;
   function drawEdits() {
-    const live = meta().editable, list = get("edits"), out = get("outputs"), id = JSON.stringify([live, list, out, target]); if (edits.is === id) return; edits.is = id;
-    if (!live && !list.length) return edits.replaceChildren();
+    const live = meta().editable, list = get("edits"), given = meta().changes ?? [], out = get("outputs"), id = JSON.stringify([live, list, given, out, target]); if (edits.is === id) return; edits.is = id;
+    const some = list.length + given.length; if (!live && !some) return edits.replaceChildren();
     const pick = h("select", { title: "What is multiplied", disabled: !live, onchange: () => { target = pick.value; } }, ...[["heads", "chosen heads"], ["token", "kept token's entries"], ["entry", "clicked entry"]].map(([value, text]) => h("option", { value, text }))); pick.value = target;
     const bar = p => { const b = h("span", { className: "wb-bar-mark" }); b.style.width = `${Math.round(60 * p)}px`; return b; }, cell = p => p == null ? h("td", { className: "n", text: "" }) : h("td", { className: "n" }, bar(p), p.toFixed(3));
-    edits.replaceChildren(h("div", { className: "wb-row" }, h("strong", { text: "Change" }), pick, ...[[0, "knock out"], [.5, "× 0.5"], [2, "× 2"], [-1, "× −1"]].map(([f, text]) => h("button", { text, disabled: !live, onclick: () => change(f, target) })), ...list.map((e, n) => h("button", { className: "wb-edit", text: editText(e) + (live ? " ✕" : ""), title: "Undo this change", disabled: !live, onclick: () => put({ edits: list.filter((_, j) => j !== n) }) }))),
+    edits.replaceChildren(h("div", { className: "wb-row" }, h("strong", { text: "Change" }), pick, ...[[0, "knock out"], [.5, "× 0.5"], [2, "× 2"], [-1, "× −1"]].map(([f, text]) => h("button", { text, disabled: !live, onclick: () => change(f, target) })), ...given.map(text => h("span", { className: "wb-token special", text })), ...list.map((e, n) => h("button", { className: "wb-edit", text: editText(e) + (live ? " ✕" : ""), title: "Undo this change", disabled: !live, onclick: () => put({ edits: list.filter((_, j) => j !== n) }) }))),
       ...(live ? [] : [h("p", { className: "wb-note", text: "Changing needs a kernel: this page shows the changes as they were." })]),
-      ...(out.error ? [h("p", { className: "wb-note", role: "alert", text: out.error })] : out.rows ? [h("table", {}, h("caption", { className: "wb-note", text: out.title }), h("tr", {}, ...["next token", "original", ...(list.length ? ["changed"] : [])].map(text => h("th", { text }))), ...out.rows.map(([tok, a, b]) => h("tr", {}, h("td", {}, h("bdi", { className: "wb-token", text: displayToken(tok) })), cell(a), ...(list.length ? [cell(b)] : []))))] : []));
+      ...(out.error ? [h("p", { className: "wb-note", role: "alert", text: out.error })] : out.rows ? [h("table", {}, h("caption", { className: "wb-note", text: out.title }), h("tr", {}, ...["next token", "original", ...(some ? ["changed"] : [])].map(text => h("th", { text }))), ...out.rows.map(([tok, a, b]) => h("tr", {}, h("td", {}, h("bdi", { className: "wb-token", text: displayToken(tok) })), cell(a), ...(some ? [cell(b)] : []))))] : []));
   }
   function fillTable() {
     if (!largestOf.open || !cached.m) return;
@@ -313,8 +323,14 @@ function render({ model, el }) {
     controls.stack.el.hidden = meta().stacks.length < 2; controls.which.el.hidden = meta().which.length < 2; controls.weighting.el.hidden = meta().weightings.length < 2; stepper.hidden = !meta().generated; controls.combine.el.querySelector("[value=rollout]").disabled = !stack().rollout;
     sink.checked = get("hide_sink"); topp.value = get("top_p") * 100; toppText.textContent = get("top_p") < 1 ? Math.round(get("top_p") * 100) + " %" : "off"; heading.textContent = meta().title;
   }
-  function drawAll() { drawControls(); drawOverview(); drawPlot(); drawStrips(); reveal(); tint(); readout.textContent = facts(); drawEdits(); fillTable(); }
-  const changed = VIEW.map(t => "change:" + t).join(" "), renewed = () => { store.forget(get("version")); rows = []; refresh(); };
+  function tidy() {                                        // what was kept on another side or text may not exist on this one
+    const n = shown()[get("side")].length, [q, k] = get("hovered"), t = shown();
+    if (get("locked").some(i => i >= n)) put({ locked: get("locked").filter(i => i < n) });
+    if (q != null && (q >= t.query.length || k >= t.key.length)) put({ hovered: [] });
+  }
+  model.accepts = v => { const { layers, heads } = stack(), n = shown()[v.side ?? get("side")].length; return !(v.layer >= layers || v.head >= heads || v.heads?.some(([l, i]) => l >= layers || i >= heads) || v.locked?.some(i => i >= n)); };
+  function drawAll() { tidy(); drawControls(); drawOverview(); drawPlot(); drawStrips(); reveal(); tint(); readout.textContent = facts(); drawEdits(); fillTable(); }
+  const changed = VIEW.map(t => "change:" + t).join(" "), renewed = () => { store.forget(get("version")); rows = []; exact = null; refresh(); askExact(); };
   model.on(changed, refresh); model.on("change:hovered", drawHover); model.on("change:outputs change:edits", drawEdits); model.on("change:version", renewed);
   const fit = new ResizeObserver(soon(() => { if (!gone) { theme.look(); drawOverview(); drawPlot(); } })); fit.observe(root);
   store.forget(get("version")); paintWith(theme.dark); drawAll();

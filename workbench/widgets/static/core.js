@@ -42,18 +42,18 @@ export function open(meta, view) {                        // a chunk: {heads, ro
 export function combine(all, how) {
   if (how === "rollout" || all.length < 2) return all[0];
   const out = Float32Array.from(all[0]), n = all.length;
-  for (const m of all.slice(1)) for (let i = 0; i < out.length; i++) out[i] = how === "max" ? (Math.abs(m[i]) > Math.abs(out[i]) ? m[i] : out[i]) : how === "product" ? out[i] * m[i] : out[i] + m[i];
+  for (const m of all.slice(1)) for (let i = 0; i < out.length; i++) out[i] = how === "max" ? (m[i] > out[i] || m[i] !== m[i] ? m[i] : out[i]) : how === "product" ? out[i] * m[i] : out[i] + m[i];
   if (how === "mean") for (let i = 0; i < out.length; i++) out[i] /= n;
   return out;
 }
 
-export function withoutSink(m, rows, cols, share) {       // key 0 leaves; rows that are shares sum to what they did
+export function withoutSink(m, rows, cols, share) {       // key 0 leaves; rows that are shares sum to 1 again
   const out = Float32Array.from(m);
   for (let q = 0; q < rows; q++) {
     const a = q * cols; let rest = 0;
     out[a] = 0;
     if (share) for (let k = 1; k < cols; k++) rest += m[a + k];
-    if (rest > 0) for (let k = 1; k < cols; k++) out[a + k] = m[a + k] * (rest + m[a]) / rest;
+    if (rest > 0) for (let k = 1; k < cols; k++) out[a + k] = m[a + k] / rest;
   }
   return out;
 }
@@ -62,7 +62,8 @@ export function topP(m, rows, cols, p) {                  // per row the fewest 
   if (p >= 1) return m;
   const out = new Float32Array(m.length);
   for (let q = 0; q < rows; q++) {
-    const row = m.subarray(q * cols, q * cols + cols), order = [...row.keys()].filter(k => row[k]).sort((a, b) => Math.abs(row[b]) - Math.abs(row[a]));
+    const row = m.subarray(q * cols, q * cols + cols); row.forEach((v, k) => { if (v !== v) out[q * cols + k] = v; });
+    const order = [...row.keys()].filter(k => row[k] && row[k] === row[k]).sort((a, b) => Math.abs(row[b]) - Math.abs(row[a]));
     let sum = 0; for (const k of order) sum += Math.abs(row[k]);
     let held = 0; for (const k of order) { if (held >= p * sum - 1e-9) break; held += Math.abs(row[k]); out[q * cols + k] = row[k]; }
   }

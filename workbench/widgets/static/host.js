@@ -7,15 +7,18 @@ async function unpack(text) {
 const linked = globalThis.workbenchLinks ??= {};
 function pageModel({ state, chunks, link, shared }) {
   const heard = {}, tell = (name, ...args) => { for (const f of [...heard[name] ?? []]) f(...args); };
+  let fresh = {};
   const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
   const model = {
     get: k => state[k],
-    set(k, v) {
-      if (same(state[k], v)) return;
-      state[k] = v; tell("change:" + k, model, v);
-      if (link && shared.includes(k)) for (const other of linked[link]) if (other !== model) other.set(k, v);
+    set(k, v) { if (same(state[k], v)) return; state[k] = v; if (shared.includes(k)) fresh[k] = v; tell("change:" + k, model, v); },
+    save_changes() {                                      // what is selected here is selected wherever it can be shown
+      const news = fresh; fresh = {};
+      if (!link || !Object.keys(news).length) return;
+      for (const other of linked[link]) if (other !== model && (other.accepts?.(news) ?? true)) other.take(news);
     },
-    save_changes() {}, widget_manager: null,
+    take(news) { for (const [k, v] of Object.entries(news)) model.set(k, v); fresh = {}; },
+    widget_manager: null,
     on(names, f) { for (const n of names.split(" ")) (heard[n] ??= []).push(f); },
     off(names, f) { for (const n of names.split(" ")) heard[n] = (heard[n] ?? []).filter(g => f && g !== f); },
     async send(msg) {
