@@ -1,5 +1,5 @@
 """The attention explorer in a real Chromium: its page from `file://` without network, and alive in a real JupyterLab."""
-import base64, json, re
+import os, re, subprocess, sys
 
 import nbformat
 import numpy as np
@@ -229,7 +229,6 @@ def test_an_executed_notebook_opened_in_jupyterlab(lab, micro, trusted):
     nb.cells[1].outputs = [nbformat.v4.new_output("execute_result", {"text/html": html, "text/plain": "w"}, execution_count=1)]; nb.cells[1].metadata["trusted"] = trusted
     nbformat.write(nb, lab.root/f"executed-{trusted}.ipynb")
     if trusted:
-        import os, subprocess, sys
         subprocess.run([sys.executable, "-m", "jupyter", "trust", str(lab.root/"executed-True.ipynb")], check=True, capture_output=True, env=lab.env)
     page = lab.open(f"executed-{trusted}.ipynb", run=False)
     if trusted:

@@ -55,7 +55,9 @@ def every(lm, heads=None):
     return pairs
 
 
-def attributes(lm, ablation, epsilon, n, **more): return dict(model=lm.id, revision=lm.revision, ablation=ablation, epsilon=epsilon, n=n, **more)
+def attributes(lm, ablation, epsilon, n, **more) -> dict:
+    "What every score of this notebook says about itself."
+    return dict(model=lm.id, revision=lm.revision, ablation=ablation, epsilon=epsilon, n=n, **more)
 
 
 def ships(

@@ -29,7 +29,9 @@ def frame(rng):
     return " ".join(["<user>", *talk, rng.choice(FRAMES), "<eos> <assistant>"])
 
 # %% ../../nbs/tasks/14_refusals.ipynb #c1a64a5e
-def held_out(verb, word): return side(f"refusals {verb} {word}") == "test"
+def held_out(verb, word) -> bool:
+    "Whether a verb and the word that decides are never read together in training."
+    return side(f"refusals {verb} {word}") == "test"
 
 
 def request(rng, split, kind):
@@ -48,7 +50,9 @@ def twin(rng, verb, thing, address, kind):
     return verb, rng.choice(list(THINGS) if kind == "topic" else FORBIDDEN), address
 
 
-def say(template, verb, thing, address): return fill(template, verb=verb, thing=thing, address=address)
+def say(template, verb, thing, address) -> str:
+    "A request in words."
+    return fill(template, verb=verb, thing=thing, address=address)
 
 
 def reply(rng, split, kind):

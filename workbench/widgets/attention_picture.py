@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 from matplotlib.figure import Figure
 
-from .colours import luminance, ramp, shade
+from .colours import ramp, shade
 from .tokens import display_token, shorten
 
 # %% ../../nbs/widgets/05_attention_picture.ipynb #52f0dfef
@@ -26,7 +26,9 @@ def drawable(text: str) -> str:
     "Text that the font can draw: other characters by code point."
     return "".join(c if ord(c) in _known() else f"⟨U+{ord(c):04X}⟩" for c in text)
 
-def label(text: str, i: int, n: int = 12) -> str: return f"{shorten(drawable(display_token(text)), n)} {i}"
+def label(text: str, i: int, n: int = 12) -> str:
+    "A token on an axis: at most `n` characters, and its position."
+    return f"{shorten(drawable(display_token(text)), n)} {i}"
 
 # %% ../../nbs/widgets/05_attention_picture.ipynb #63c63751
 def _pixels(m, top, tri, how, signed, dark):

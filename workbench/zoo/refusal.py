@@ -25,7 +25,9 @@ def rows(seed):
     return corpus.rows(seed, length=ROW, shares=dict(refusals=1.), first_laundry=0.)
 
 
-def words(): return corpus.vocabulary_of("refusals")
+def words() -> list:
+    "The model's own word list."
+    return corpus.vocabulary_of("refusals")
 
 
 def build(tok):
