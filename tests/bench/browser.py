@@ -1,6 +1,6 @@
 """What a page costs in a real Chromium without a network: bytes, CPU seconds until it is painted and quiet, CPU and wall milliseconds of a hover, DOM nodes.
 
-CPU time is that of the main thread of the page's process (`Performance.getMetrics`, ThreadTime), so a busy machine does not count. Beside it stands the CPU time of the whole
+CPU time is that of the main thread of the page's process (`Performance.getMetrics`, ThreadTime), which a busy machine disturbs little. Beside it stands the CPU time of the whole
 browser. A page that has used its limit of CPU seconds is given up; the limit is watched from the browser process, because the page would not answer."""
 import asyncio
 import contextlib
