@@ -1,7 +1,6 @@
 // A page without a kernel: the model that a widget sees, answered from what is in the page.
 async function unpack(text) {
-  const s = atob(text), u8 = new Uint8Array(s.length);
-  for (let i = 0; i < s.length; i++) u8[i] = s.charCodeAt(i);
+  const u8 = Uint8Array.fromBase64?.(text) ?? Uint8Array.from(atob(text), c => c.charCodeAt(0));  // the first is much faster, where it exists
   return new Response(new Blob([u8]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
 }
 const linked = globalThis.workbenchLinks ??= {};
