@@ -84,7 +84,7 @@ def render(cells: list[dict], nav: str) -> str:
     parts = Parts({})
     body = "\n".join(filter(None, (cell_html(c, parts) for c in cells)))
     title = next((t for level, _, t in parts.contents if level == 1), "workbench")
-    return PAGE.format(title=title, policy=POLICY, css=static("page.css") + EXTRA, nav=nav, banner="", body=body, footer="", scripts=scripts(parts))
+    return PAGE.format(title=title, policy=POLICY.replace("img-src", "img-src 'self' file:"), css=static("page.css") + EXTRA, nav=nav, banner="", body=body, footer="", scripts=scripts(parts))
 
 
 # --- all of them ------------------------------------------------------------------------------------------------------

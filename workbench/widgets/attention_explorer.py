@@ -21,7 +21,41 @@ from .base import Widget, WidgetError, mode
 from .packing import unpack
 from .tokens import display_token, shorten
 
-# %% ../../nbs/widgets/06_attention_explorer.ipynb #3ffbf67b
+# %% ../../nbs/widgets/06_attention_explorer.ipynb #ee169ea3
+def _shown(prompt): return shorten(" ".join(prompt.split()), 60) if isinstance(prompt, str) else f"{len(prompt)} tokens" if isinstance(prompt, (list, tuple)) else "a text"
+
+def _other(lm, prompt, targets, against):
+    "Side B of `against`: a text, a model, or a pair of them."
+    if against is None: return None
+    model, text = against if isinstance(against, tuple) else (lm, against) if isinstance(against, (str, list)) else (against, prompt)
+    return Side(model, text, targets, label=f"{model.id}: {_shown(text)}" if model is not lm else _shown(text))
+
+def _continued(lm, prompt, targets, n):
+    "`(prompt, targets, first generated position)` with a greedy continuation of n tokens."
+    if not n: return prompt, targets, 0
+    if targets is not None: raise WidgetError("generate= makes the decoder's text and targets= gives it: pass one of them.")
+    made = lm.generate(prompt, max_new_tokens=n)
+    if lm.kind == "seq2seq": return prompt, list(made.ids[0]), 1
+    return made.tokens.ids[0].tolist(), targets, len(made.tokens.strs[0]) - len(made.new[0])
+
+def _init(
+    self, lm,              # an opened model
+    prompt,                # one text, its token ids, or a chat
+    against=None,          # another text, another model of the same shape, or (model, text)
+    answer=None,           # a word: adds the weighting by direct logit attribution
+    foil=None,             # answer minus foil
+    generate: int = 0,     # show a greedy continuation of so many tokens, too
+    targets=None,          # decoder text of an encoder-decoder model
+    changes=(),            # any `Edit`s, shown like changed heads: side B is the text with them
+    shared=None,           # a Selection to join
+    **view,                # any trait, e.g. layer=3, weighting="output", edits=[dict(layer=0, head=1, factor=0)]
+):
+    "Open the explorer on a text."
+    text, targets, made = _continued(lm, prompt, targets, generate)
+    words = {k: v for k, v in (("answer", answer), ("foil", foil)) if v is not None}
+    self._begin(AttentionData(Side(lm, text, targets, label=_shown(prompt)), _other(lm, text, targets, against), words, made), f"{lm.id} · {_shown(prompt)}", shared, view, changes)
+
+# %% ../../nbs/widgets/06_attention_explorer.ipynb #1df74a01
 CHOICES = dict(combine=("one", "mean", "max", "product", "rollout"), scale=("sqrt", "rank", "linear"), normalise=("head", "all"), layer_zero=("bottom", "top"), side=("query", "key"))
 PAGE_BYTES = 3 * 2**20      # arrays that a page holds besides the ones on view
 
@@ -38,6 +72,7 @@ class AttentionExplorer(Widget):
 
     Traits, all two-way: `stack which weighting layer head heads combine scale normalise top top_p hide_sink sort layer_zero side locked step hovered edits`;
     `outputs` holds the next-token probabilities before and after `edits`."""
+    __init__ = _init
     front, selects, together = "attention", ("layer", "head", "heads", "locked", "side"), (("layer", "head", "heads"), ("side", "locked"))
     first = ("edits", "stack", "which", "weighting", "combine", "side", "layer", "head", "heads", "locked")
     stack, which, weighting = _trait(t.Unicode("self")), _trait(t.Unicode("A")), _trait(t.Unicode("pattern"))
@@ -130,40 +165,7 @@ class AttentionExplorer(Widget):
         try: return self._outcome(made)
         except WorkbenchError as e: return {"error": str(e)}
 
-# %% ../../nbs/widgets/06_attention_explorer.ipynb #ee169ea3
-def _shown(prompt): return shorten(" ".join(prompt.split()), 60) if isinstance(prompt, str) else f"{len(prompt)} tokens" if isinstance(prompt, (list, tuple)) else "a text"
-
-def _other(lm, prompt, targets, against):
-    "Side B of `against`: a text, a model, or a pair of them."
-    if against is None: return None
-    model, text = against if isinstance(against, tuple) else (lm, against) if isinstance(against, (str, list)) else (against, prompt)
-    return Side(model, text, targets, label=f"{model.id}: {_shown(text)}" if model is not lm else _shown(text))
-
-def _continued(lm, prompt, targets, n):
-    "`(prompt, targets, first generated position)` with a greedy continuation of n tokens."
-    if not n: return prompt, targets, 0
-    if targets is not None: raise WidgetError("generate= makes the decoder's text and targets= gives it: pass one of them.")
-    made = lm.generate(prompt, max_new_tokens=n)
-    if lm.kind == "seq2seq": return prompt, list(made.ids[0]), 1
-    return made.tokens.ids[0].tolist(), targets, len(made.tokens.strs[0]) - len(made.new[0])
-
-def _init(
-    self, lm,              # an opened model
-    prompt,                # one text, its token ids, or a chat
-    against=None,          # another text, another model of the same shape, or (model, text)
-    answer=None,           # a word: adds the weighting by direct logit attribution
-    foil=None,             # answer minus foil
-    generate: int = 0,     # show a greedy continuation of so many tokens, too
-    targets=None,          # decoder text of an encoder-decoder model
-    changes=(),            # any `Edit`s, shown like changed heads: side B is the text with them
-    shared=None,           # a Selection to join
-    **view,                # any trait, e.g. layer=3, weighting="output", edits=[dict(layer=0, head=1, factor=0)]
-):
-    "See the class."
-    text, targets, made = _continued(lm, prompt, targets, generate)
-    words = {k: v for k, v in (("answer", answer), ("foil", foil)) if v is not None}
-    self._begin(AttentionData(Side(lm, text, targets, label=_shown(prompt)), _other(lm, text, targets, against), words, made), f"{lm.id} · {_shown(prompt)}", shared, view, changes)
-
+# %% ../../nbs/widgets/06_attention_explorer.ipynb #cdae55c4
 def _begin(self, data, title, shared, view, changes=()):
     self.data, self.title, self.compares, self.changes = data, title, data.b is not None, (changes,) if isinstance(changes, Edit) else tuple(changes)
     if self.changes and self.compares: raise WidgetError(BESIDE)
@@ -193,7 +195,7 @@ def _from_patterns(cls, pattern, against=None, title: str = "attention", shared=
     self = cls.__new__(cls); self._begin(AttentionData(given(pattern, "first"), None if against is None else given(against, "second")), title, shared, view)
     return self
 
-AttentionExplorer.__init__, AttentionExplorer._begin, AttentionExplorer._describe, AttentionExplorer.from_patterns = _init, _begin, _describe, classmethod(_from_patterns)
+AttentionExplorer._begin, AttentionExplorer._describe, AttentionExplorer.from_patterns = _begin, _describe, classmethod(_from_patterns)
 
 # %% ../../nbs/widgets/06_attention_explorer.ipynb #535ed238
 def _array(self, pairs):
