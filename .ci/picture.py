@@ -27,7 +27,7 @@ def explorer(browser, folder) -> None:
     shown = AttentionExplorer(wb.load("micro"), prompt, layer=2, head=3, locked=[14], sort="sink", answer=" Mary", foil=" John", edits=[dict(layer=2, head=3, factor=0)])
     page = browser.new_page(viewport={"width": 1040, "height": 900}, color_scheme="light")
     page.goto(shown.to_html(folder/"explorer.html").as_uri())
-    page.wait_for_function("() => document.querySelector('.wb-plot')?.clientHeight > 130")
+    while page.evaluate("document.querySelector('.wb-plot')?.clientHeight ?? 0") < 130: page.wait_for_timeout(50)   # the page forbids eval, so it cannot poll itself
     box = page.locator(".wb-plot").bounding_box()
     page.mouse.move(box["x"] + box["width"] * .25, box["y"] + box["height"] * .86)
     page.wait_for_timeout(300)

@@ -81,6 +81,14 @@ def new_page(browser, **context):
     return page
 
 
+def until(page, said, arg=None, timeout=60):
+    "Wait until a JavaScript function answers true. Asked from outside: a page that forbids eval cannot poll itself."
+    end = time.monotonic() + timeout
+    while not page.evaluate(said, arg):
+        assert time.monotonic() < end, f"never true: {said}"
+        page.wait_for_timeout(50)
+
+
 @pytest.fixture
 def page(browser):
     page = new_page(browser)

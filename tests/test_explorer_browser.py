@@ -7,7 +7,7 @@ import pytest
 
 expect = pytest.importorskip("playwright.sync_api").expect
 
-from conftest import new_page, notebook
+from conftest import new_page, notebook, until
 from test_widgets import HOSTILE, PROMPT, given, soft
 from workbench import load
 from workbench.lm.specimens import build
@@ -25,7 +25,7 @@ def micro(): return load("micro")
 def ready(page, path):
     page.goto(path.as_uri())
     page.wait_for_selector(".wb-attention")
-    page.wait_for_function("() => document.querySelector('.wb-plot').clientHeight > 130")
+    until(page, "() => document.querySelector('.wb-plot').clientHeight > 130")
     return page
 
 
@@ -109,7 +109,7 @@ def test_roles_and_labels(shown):
     assert shown.locator("[role=status][aria-live]").count() == 1
     unlabelled = shown.evaluate("() => [...document.querySelectorAll('.wb-attention select, .wb-attention input')].filter(e => !e.closest('label') && !e.title).length")
     assert unlabelled == 0
-    shown.get_by_text("Largest entries as a table").click(); assert shown.locator(".wb-attention table tr").count() == 13
+    shown.get_by_text("Largest entries as a table").click(); expect(shown.locator(".wb-attention table tr")).to_have_count(13)
 
 
 def test_weightings_sink_and_top_p(shown):
@@ -156,7 +156,7 @@ def test_cross_attention_has_two_texts(browser, tmp_path):
     assert page.locator(".wb-tokens").count() == 2
     page.locator(".wb-tokens").nth(1).locator(".wb-token").nth(3).click()
     expect(page.locator("select[name=side]")).to_have_value("key")
-    choose(page, "stack", "decoder"); page.wait_for_function("() => document.querySelectorAll('.wb-tokens').length === 1")
+    choose(page, "stack", "decoder"); expect(page.locator(".wb-tokens")).to_have_count(1)
     assert quiet(page); page.context.close()
 
 

@@ -208,7 +208,8 @@ def test_a_folder_that_cannot_be_written(write_report, cli, tmp_path):
 
 def test_interrupt_leaves_no_finished_run(write_report, tmp_path):
     path = write_report("n: int = 0", "print('so far')", "open('started', 'w').close(); import time; time.sleep(120)")
-    process = subprocess.Popen([*WORKBENCH, "report", str(path)], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*WORKBENCH, "report", str(path)], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))   # a test run in the background has inherited "ignore"
     deadline = time.monotonic() + 120
     while not (tmp_path/"started").exists() and time.monotonic() < deadline: time.sleep(.1)
     process.send_signal(signal.SIGINT)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from conftest import new_page
+from conftest import new_page, until
 from workbench.widgets.attention_explorer import AttentionExplorer
 
 HEADS, LENGTHS = 12, (64, 256, 1024)
@@ -33,7 +33,7 @@ def html(length: int) -> str: return AttentionExplorer.from_patterns(dense(lengt
 def shown(request, browser, tmp_path):
     "The page of so many tokens, open in a browser without a network."
     path = tmp_path/"page.html"; path.write_text(html(request.param), encoding="utf-8")
-    page = new_page(browser, offline=True); page.goto(path.as_uri()); page.wait_for_function(DRAWN, timeout=60_000)
+    page = new_page(browser, offline=True); page.goto(path.as_uri()); until(page, DRAWN)
     yield page
     page.context.close()
 
@@ -62,7 +62,7 @@ def test_few_nodes_at_any_length_and_never_blank(shown):
     shown.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     box = shown.locator(".wb-plot").bounding_box(); before = shown.locator(".wb-readout").inner_text()
     shown.mouse.move(box["x"] + .3 * box["width"], box["y"] + .6 * box["height"])
-    shown.wait_for_function("was => document.querySelector('.wb-readout').innerText !== was", arg=before)
+    until(shown, "was => document.querySelector('.wb-readout').innerText !== was", before)
     shown.mouse.click(box["x"] + .3 * box["width"], box["y"] + .6 * box["height"])
     assert nodes() <= 500, "with everything unfolded and a token kept"
     assert shown.errors == [] and shown.outside == []
