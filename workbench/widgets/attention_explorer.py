@@ -139,10 +139,15 @@ class AttentionExplorer(Widget):
         "The tokens on an axis of what is shown, as text."
         return [x[0] for x in self.data.shown_tokens(self.stack)[self.which][axis]]
 
-    # -- changes ---------------------------------------------------------------------------------------------------------
+    # -- changes: only beside an original of one model, with nothing else to compare ---
+    @property
+    def changeable(self) -> bool:
+        "Whether side B is free for changes of side A."
+        return not self.compares and isinstance(self.data.a, Side)
+
     @t.validate("edits")
     def _ok_edits(self, p):
-        if p["value"] and (self.compares or not isinstance(self.data.a, Side)): raise WidgetError(BESIDE)
+        if p["value"] and not self.changeable: raise WidgetError(BESIDE)
         for e in p["value"]: self._edit(e)
         plain = lambda e: dict(stack=e.get("stack") or next(iter(self.data.stacks)), layer=int(e["layer"]), head=int(e["head"]), **{k: int(e[k]) for k in ("query", "key") if e.get(k) is not None}, factor=float(e["factor"]))
         return [plain(e) for e in p["value"]]
@@ -153,7 +158,7 @@ class AttentionExplorer(Widget):
         self._describe(); self.outputs = self._outcomes(made); self.version += 1
     def change(self, *changes):
         "Show these `Edit`s (any of `lm.edits`, or a method's) instead of earlier ones: side B, and the output beside the original. None: back to the heads' own changes."
-        if changes and (self.compares or not isinstance(self.data.a, Side)): raise WidgetError(BESIDE)
+        if changes and not self.changeable: raise WidgetError(BESIDE)
         self.changes = tuple(changes); self._changed(None)
         return self
     def _side_of(self, edits):
@@ -168,12 +173,12 @@ class AttentionExplorer(Widget):
 # %% ../../nbs/widgets/06_attention_explorer.ipynb #cdae55c4
 def _begin(self, data, title, shared, view, changes=()):
     self.data, self.title, self.compares, self.changes = data, title, data.b is not None, (changes,) if isinstance(changes, Edit) else tuple(changes)
-    if self.changes and self.compares: raise WidgetError(BESIDE)
+    if self.changes and not self.changeable: raise WidgetError(BESIDE)
     if data.words: data.values(next(iter(data.stacks)), "A", "dla", 0)     # refuses now, in a sentence, what it could not show later
     first = next(iter(data.stacks)); weighting = data.weightings()[0][0]
     start = dict(stack=view.pop("stack", first), weighting=view.pop("weighting", weighting))
     if odd := [k for k in view if not self.has_trait(k)]: raise WidgetError(f"AttentionExplorer has no '{odd[0]}' to set: its traits are {', '.join(sorted(self.trait_names(view=True)))}.")
-    if (view.get("edits") or self.changes) and not self.compares and isinstance(data.a, Side): self._side_of(view.get("edits", ()))
+    if (view.get("edits") or self.changes) and self.changeable: self._side_of(view.get("edits", ()))
     view.setdefault("heads", [[view.get("layer", 0), view.get("head", 0)]])
     self._describe(); Widget.__init__(self, shared=shared, **start, **view)
     if not self.edits and (self.meta["editable"] or self.changes): self.outputs = self._outcomes(list(self.changes))
@@ -181,7 +186,7 @@ def _begin(self, data, title, shared, view, changes=()):
 def _describe(self):
     "Tell the page what there is."
     live = mode() == "live"
-    self.meta = self.data.meta(title=self.title, live=live, changes=[str(e) for e in self.changes], editable=live and not self.compares and isinstance(self.data.a, Side))
+    self.meta = self.data.meta(title=self.title, live=live, changes=[str(e) for e in self.changes], editable=live and self.changeable)
 
 def _from_patterns(cls, pattern, against=None, title: str = "attention", shared=None, **view):
     "An explorer of an array (layer, head, query, key) that was computed elsewhere; a `prompt` dim is taken at 0. `against` is a second one."

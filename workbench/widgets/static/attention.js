@@ -64,7 +64,9 @@ function render({ model, el }) {
     const c = getComputedStyle(root); css = { ink: c.color, soft: d ? "#aaa" : "#555", ground: d ? "#191919" : "#ededed", accent: d ? "#ffb454" : "#c2410c", font: c.fontFamily };
     root.dataset.theme = d ? "dark" : "light"; cached.picture = null;
   }
-  const colours = () => signed() ? inks.two : inks.one, rgb = c => `rgb(${c})`;
+  const colours = () => signed() ? inks.two : inks.one, rgb = c => `rgb(${c})`, tone = () => `${dark}${get("scale")}`;
+  const cellInk = (v, s, paint) => v !== v ? [255, 0, 255] : paint[s(v)];
+  const drawing = (m, w, height, tri, s, paint) => picture(w, height, i => tri && i % w > Math.floor(i / w) ? null : cellInk(m[i], s, paint));   // a square of pixels whose diagonal is the matrix's
 
   // --- all heads -----------------------------------------------------------------------------------------------------
   let grid = {};
@@ -74,10 +76,9 @@ function render({ model, el }) {
     grid = { size, pitch, line, left: 24, top: 4 };
     const g = sharp(overview, 24 + heads * pitch, 8 + layers * (pitch + line)), t = thumbs();
     const of = get("sort"), top = t?.scale && Math.max(...t.scale);
-    if (t?.scale && (t.art?.id !== `${dark}${get("scale")}${get("normalise")}`)) {
-      const n = t.rows, paint = t.signed ? inks.two : inks.one;
-      t.art = Array.from({ length: layers * heads }, (_, i) => { const m = t.head(i), s = shader(m, get("normalise") === "all" ? top : largest(m), get("scale"), t.signed); return picture(n, t.cols, p => t.tri && p % n > Math.floor(p / n) ? null : m[p] !== m[p] ? [255, 0, 255] : paint[s(m[p])]); });
-      t.art.id = `${dark}${get("scale")}${get("normalise")}`;
+    if (t?.scale && t.art?.id !== tone() + get("normalise")) {
+      t.art = Array.from({ length: layers * heads }, (_, i) => { const m = t.head(i), s = shader(m, get("normalise") === "all" ? top : largest(m), get("scale"), t.signed); return drawing(m, t.cols, t.rows, t.tri, s, t.signed ? inks.two : inks.one); });
+      t.art.id = tone() + get("normalise");
     }
     g.font = `10px ${css.font}`; g.textBaseline = "middle"; g.imageSmoothingEnabled = false;
     for (let row = 0; row < layers; row++) {
@@ -137,11 +138,11 @@ function render({ model, el }) {
     const wide = list => 8 + 6.3 * (1 + String(list.length).length + list.reduce((n, t) => Math.max(n, Math.min(12, t[0].length)), 1)), left = wide(tokens.query), under = wide(tokens.key);
     const w0 = W - left - 4, cell = Math.min(w0 / (box[2] - box[0]), 520 / (box[3] - box[1]), 34), w = cell * (box[2] - box[0]), hh = cell * (box[3] - box[1]);
     area = { x: left, y: 4, w, h: hh, cell, W, H: hh + under + 8 };
-    const s = shade(), paint = colours(), at = p => d.m[p] !== d.m[p] ? [255, 0, 255] : paint[s(d.m[p])], r = devicePixelRatio || 1, pw = Math.round(w * r), ph = Math.round(hh * r);
+    const s = shade(), paint = colours(), r = devicePixelRatio || 1, pw = Math.round(w * r), ph = Math.round(hh * r);
     area.id = JSON.stringify([d.id, box, dark, get("scale"), pw]);
     if (d.picture?.id !== area.id) {
-      if (box[2] - box[0] > pw || box[3] - box[1] > ph) { const small = pool(d.m, d.rows, d.cols, box, pw, ph); d.picture = { id: area.id, art: picture(pw, ph, i => { const q = box[1] + Math.floor(i / pw) / ph * (box[3] - box[1]), k = box[0] + i % pw / pw * (box[2] - box[0]); return d.tri && k >= q + 1 ? null : small[i] !== small[i] ? [255, 0, 255] : paint[s(small[i])]; }), from: [0, 0, pw, ph] }; }
-      else { const art = d.full?.is === `${dark}${get("scale")}` ? d.full : (d.full = Object.assign(picture(d.cols, d.rows, i => d.tri && i % d.cols > Math.floor(i / d.cols) ? null : at(i)), { is: `${dark}${get("scale")}` })); d.picture = { id: area.id, art, from: [box[0], box[1], box[2] - box[0], box[3] - box[1]] }; }
+      if (box[2] - box[0] > pw || box[3] - box[1] > ph) { const small = pool(d.m, d.rows, d.cols, box, pw, ph); d.picture = { id: area.id, art: picture(pw, ph, i => { const q = box[1] + Math.floor(i / pw) / ph * (box[3] - box[1]), k = box[0] + i % pw / pw * (box[2] - box[0]); return d.tri && k >= q + 1 ? null : cellInk(small[i], s, paint); }), from: [0, 0, pw, ph] }; }
+      else { const art = d.full?.is === tone() ? d.full : (d.full = Object.assign(drawing(d.m, d.cols, d.rows, d.tri, s, paint), { is: tone() })); d.picture = { id: area.id, art, from: [box[0], box[1], box[2] - box[0], box[3] - box[1]] }; }
     }
     drawLegend(); overlay();
   }
@@ -172,9 +173,10 @@ function render({ model, el }) {
   }
   function minimap(g, d) {
     const z = 96 / Math.max(d.rows, d.cols), w = d.cols * z, hh = d.rows * z, x = area.x + area.w - w - 3, y = area.y + 3;
-    d.mini = d.mini?.id === d.picture.id[0] + dark ? d.mini : { id: d.picture.id[0] + dark, art: (p => picture(Math.ceil(w), Math.ceil(hh), i => d.tri && i % Math.ceil(w) > Math.floor(i / Math.ceil(w)) ? null : colours()[shade()(p[i])]))(pool(d.m, d.rows, d.cols, [0, 0, d.cols, d.rows], Math.ceil(w), Math.ceil(hh))) };
-    g.fillStyle = dark ? "#222" : "#fff"; g.fillRect(x - 1, y - 1, w + 2, hh + 2); g.drawImage(d.mini.art, x, y, w, hh); g.strokeStyle = css.soft; g.lineWidth = 1; g.strokeRect(x - 1, y - 1, w + 2, hh + 2);
-    g.strokeStyle = css.accent; g.lineWidth = 2; g.strokeRect(x + box[0] * z, y + box[1] * z, (box[2] - box[0]) * z, (box[3] - box[1]) * z); area.mini = { x, y, w, h: hh };
+    const pw = Math.ceil(w), ph = Math.ceil(hh), whole = [0, 0, d.cols, d.rows];
+    if (d.mini?.is !== tone()) d.mini = Object.assign(drawing(pool(d.m, d.rows, d.cols, whole, pw, ph), pw, ph, d.tri, shade(), colours()), { is: tone() });
+    g.fillStyle = dark ? "#222" : "#fff"; g.fillRect(x - 1, y - 1, w + 2, hh + 2); g.drawImage(d.mini, x, y, w, hh); g.strokeStyle = css.soft; g.lineWidth = 1; g.strokeRect(x - 1, y - 1, w + 2, hh + 2);
+    g.strokeStyle = css.accent; g.lineWidth = 2; g.strokeRect(x + box[0] * z, y + box[1] * z, (box[2] - box[0]) * z, (box[3] - box[1]) * z);
   }
   function drawLegend() {
     const g = sharp(legend, 128, 12), paint = colours(), two = signed(), top = number(cached.top);

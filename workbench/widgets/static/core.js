@@ -31,8 +31,8 @@ export function open(meta, view) {                        // a chunk: {heads, ro
   const chunk = { ...meta }, size = cells(chunk), data = meta.code === "f16" ? halves(view) : bytes(view);
   chunk.head = i => {
     const out = new Float32Array(chunk.rows * chunk.cols), look = meta.code === "f16" ? null : levels(chunk.scale[i], chunk.signed);
-    for (let q = 0, from = i * size; q < chunk.rows; q++)
-      for (let k = 0, n = rowLength(chunk, q), to = q * chunk.cols; k < n; k++, from++) out[to + k] = look ? look[data[from]] : data[from];
+    for (let q = 0; q < chunk.rows; q++)
+      for (let k = 0, n = rowLength(chunk, q), from = i * size + rowStart(chunk, q), to = q * chunk.cols; k < n; k++) out[to + k] = look ? look[data[from + k]] : data[from + k];
     return out;
   };
   return chunk;
