@@ -160,6 +160,17 @@ def test_cross_attention_has_two_texts(browser, tmp_path):
     assert quiet(page); page.context.close()
 
 
+def test_thumbnails_of_few_queries_and_many_keys_keep_their_shape(browser, tmp_path):
+    "Every query looks at the first of 20 keys: the thumbnail is dark along its left edge and nowhere else."
+    import xarray as xr
+    x = np.zeros((1, 1, 4, 20)); x[..., 0] = 1
+    page = ready(new_page(browser, offline=True), AttentionExplorer.from_patterns(xr.DataArray(x, dims=("layer", "head", "query", "key"), attrs=dict(cross=1))).to_html(tmp_path/"x.html"))
+    red = page.evaluate("""() => { const c = document.querySelector('.wb-overview'), g = c.getContext('2d'), at = (x, y) => g.getImageData(x, y, 1, 1).data[0];
+      return [8, 24, 40, 60].map(y => [at(25, y), at(40, y), at(80, y)]); }""")
+    assert all(left < 80 and middle > 200 and right > 200 for left, middle, right in red), red
+    page.context.close()
+
+
 def test_linked_widgets_in_one_page(browser, micro, tmp_path):
     a, b = AttentionExplorer(micro, PROMPT), AttentionExplorer(micro, PROMPT, weighting="output"); Selection().join(a, b)
     (tmp_path/"two.html").write_text("<!doctype html><meta charset=utf-8>" + a.fragment() + b.fragment())
