@@ -16,7 +16,7 @@ from .edits import EditError, Window
 from .run import Run, model_inputs, windows_of
 from .taps import named, tapping
 
-# %% ../../nbs/lm/09_resume.ipynb #8dd44e6a
+# %% ../../nbs/lm/09_resume.ipynb #e2928630
 @dataclass
 class Snapshot:
     "What a forward pass leaves for a later one: per layer the keys and values, and the run with `resid_pre` of every layer."
@@ -27,14 +27,16 @@ class Snapshot:
         "Keys and values of the first `n` positions, one `Prefix` a layer."
         return [Prefix(k[:, :, :n], v[:, :, :n]) for k, v in self.kv]
 
-def snapshot(lm, prompts, keep=()) -> Snapshot:
-    "Run `prompts` and remember what `resume` needs. Prompts of one length, without padding."
-    batch = lm.tokens(prompts); stack = _one_stack(lm); lm.require_float32("Exact resuming")
+def snapshot(lm, prompts, keep=(), edits=(), logits_at=None, exact: bool = True) -> Snapshot:
+    "Run `prompts` and remember what `resume` needs. Prompts of one length, without padding. `logits_at`: positions to unembed (default all). `exact=False` allows half precision, where resuming repeats a run only up to rounding."
+    batch = lm.tokens(prompts); stack = _one_stack(lm)
+    if exact: lm.require_float32("Exact resuming")
     if batch.padded: raise EditError("A snapshot needs prompts of one length: resume shares positions between rows.")
     taps = {layer.attn: Tap(record_kv=[]) for layer in stack.layers}
-    done = Run(lm, batch, None, ())
+    done, given = Run(lm, batch, None, edits), model_inputs(lm, batch)
+    if logits_at is not None: given["logits_to_keep"] = torch.as_tensor(logits_at, device=lm.device)
     keep = [named(lm, k) for k in (["resid_pre", *keep] if not isinstance(keep, str) else ["resid_pre", keep])]
-    with torch.no_grad(), tapping(lm, windows_of(lm, batch), keep, taps=taps) as state: done.logits_tensor = lm.model(**model_inputs(lm, batch)).logits
+    with torch.no_grad(), tapping(lm, windows_of(lm, batch), keep, edits, taps=taps) as state: done.logits_tensor = lm.model(**given).logits
     done.kept = state.kept
     return Snapshot(done, [taps[layer.attn].record_kv[0] for layer in stack.layers])
 
@@ -68,8 +70,8 @@ def _empty_prefix(lm, resid):
     none = resid.new_zeros(1, shape.n_kv_heads, 0, shape.d_head)
     return [Prefix(none, none) for _ in lm.stacks[None].layers]
 
-# %% ../../nbs/lm/09_resume.ipynb #9bf58d89
-def resume(lm, resid: torch.Tensor, layer: int, prefix: list | None = None, joins: dict | None = None, logits_at=None, keep=(), edits=()) -> torch.Tensor:
+# %% ../../nbs/lm/09_resume.ipynb #f14fbf17
+def resume(lm, resid: torch.Tensor, layer: int, prefix: list | None = None, joins: dict | None = None, logits_at=None, edits=()) -> torch.Tensor:
     "Logits (row, pos, vocab) from residuals `resid` (row, pos, d_model) entering `layer`. `joins`: {layer: (row, pos, d_model)} added to the batch there, in order. `prefix`: one `Prefix` a layer for the positions before. `logits_at`: positions to unembed (default all)."
     stack = _one_stack(lm); joins = dict(sorted((joins or {}).items()))
     if not 0 <= layer < stack.n_layers: raise EditError(f"Cannot resume at layer {layer}: {lm.id} has {stack.n_layers} layers (0 to {stack.n_layers - 1}).")
@@ -87,5 +89,5 @@ def resume(lm, resid: torch.Tensor, layer: int, prefix: list | None = None, join
         scope.enter_context(torch.no_grad() if not resid.requires_grad else torch.enable_grad())
         scope.enter_context(_skipping(stack.layers[:layer]))
         for l, r in {layer: resid, **joins}.items(): scope.callback(stack.layers[l].block.register_forward_pre_hook(_entering(r, l == layer), with_kwargs=True).remove)
-        scope.enter_context(tapping(lm, {None: window}, [named(lm, k) for k in keep], edits, taps=taps))
+        scope.enter_context(tapping(lm, {None: window}, (), edits, taps=taps))
         return lm.model(**given).logits
