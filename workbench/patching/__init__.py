@@ -1,0 +1,1 @@
+"""Patching: which state, head, path or subspace carries an answer, found by changing it."""
