@@ -7,7 +7,7 @@ import xarray as xr
 
 from conftest import ROOT
 from workbench.attention.patterns import combine, top_p, without_sink
-from workbench.widgets.base import css, esm, module, static
+from workbench.widgets.base import css, esm, files_of, module, static
 from workbench.widgets.colours import ramp, shade
 from workbench.widgets.packing import pack, unpack
 from workbench.widgets.tokens import display_token
@@ -65,6 +65,6 @@ def test_what_travels_is_small():
 
 
 def test_the_modules_names_do_not_collide():
-    "core, dom and a widget become one module: a name declared twice at the top would break it."
-    names = [n for f in ("core.js", "dom.js", "attention.js") for n in re.findall(r"^(?:export )?(?:async )?(?:function|const|let|class) (\w+)", static(f), re.M)]
+    "A widget and all that it imports become one module: a name declared twice at the top would break it."
+    names = [n for f in files_of("attention.js") for n in re.findall(r"^(?:export )?(?:async )?(?:function|const|let|class) (\w+)", static(f), re.M)]
     assert len(names) == len(set(names))

@@ -1,8 +1,12 @@
 // AttentionExplorer: all heads at a glance, one of them in full, the text it reads, and what happens when it is changed.
-const VIEW = "stack which weighting layer head heads combine scale normalise top top_p hide_sink sort layer_zero side locked step".split(" ");
-const LOCK_HUES = ["blue", "orange", "purple"], STRIP = 256, COMPARE = 3;
+import { combine, displayToken, hit, inside, largest, luminance, number, pool, rowFacts, shader, shorten, ticks, topP, withoutSink, zoom } from "./core.js";
+import { asker, choice, h, later, picture, sharp, soon, tokenSpan, watchTheme } from "./dom.js";
+import { arrow, beyond, cellInk, colourBar, columnLabels, cross, drawing, nextTokens, palette, pointAt, rgb, rowLabels, smallMap, whole } from "./matrix.js";
 
-function render({ model, el }) {
+const VIEW = "stack which weighting layer head heads combine scale normalise top top_p hide_sink sort layer_zero side locked step".split(" ");
+const STRIP = 256, COMPARE = 3;
+
+export function render({ model, el }) {
   const get = k => model.get(k), meta = () => get("meta");
   const put = values => { for (const [k, v] of Object.entries(values)) model.set(k, v); model.save_changes(); };
   const stack = () => meta().stacks.find(s => s.name === get("stack")), shown = () => stack().tokens[get("which")];
@@ -60,13 +64,9 @@ function render({ model, el }) {
   let dark, inks, css;
   const theme = watchTheme(root, d => { if (d !== dark) { paintWith(d); drawAll(); } });
   function paintWith(d) {
-    dark = d; inks = { one: ramp(d, false), two: ramp(d, true), locks: LOCK_HUES.map(hue => ramp(d, false, hue)) };
-    const c = getComputedStyle(root); css = { ink: c.color, soft: d ? "#aaa" : "#555", ground: d ? "#191919" : "#ededed", accent: d ? "#ffb454" : "#c2410c", font: c.fontFamily };
-    root.dataset.theme = d ? "dark" : "light"; cached.picture = null;
+    dark = d; ({ inks, css } = palette(root, d)); cached.picture = null;
   }
-  const colours = () => signed() ? inks.two : inks.one, rgb = c => `rgb(${c})`, tone = () => `${dark}${get("scale")}`;
-  const cellInk = (v, s, paint) => v !== v ? [255, 0, 255] : paint[s(v)];
-  const drawing = (m, w, height, tri, s, paint) => picture(w, height, i => tri && i % w > Math.floor(i / w) ? null : cellInk(m[i], s, paint));   // a square of pixels whose diagonal is the matrix's
+  const colours = () => signed() ? inks.two : inks.one, tone = () => `${dark}${get("scale")}`;
 
   // --- all heads -----------------------------------------------------------------------------------------------------
   let grid = {};
@@ -115,9 +115,9 @@ function render({ model, el }) {
   let cursor = null;                                       // while a set is put together by keyboard: where one is, apart from what is open
   overview.addEventListener("keydown", e => {
     const { layers, heads } = stack(), at = cursor ?? [get("layer"), get("head")], up = get("layer_zero") === "bottom" ? 1 : -1;
-    const go = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [up, 0], ArrowDown: [-up, 0] }[e.key];
+    const go = arrow(e);
     if (go) {
-      const l = Math.max(0, Math.min(layers - 1, at[0] + go[0])), next = [l, order(l)[Math.max(0, Math.min(heads - 1, order(at[0]).indexOf(at[1]) + go[1]))]];
+      const l = Math.max(0, Math.min(layers - 1, at[0] - up * go[0])), next = [l, order(l)[Math.max(0, Math.min(heads - 1, order(at[0]).indexOf(at[1]) + go[1]))]];
       if (cursor) { cursor = next; drawOverview(); } else openHead(next);
     } else if (e.key === " ") { if (cursor) openHead(cursor, true); else { cursor = at; openHead(at); } drawOverview(); }
     else if (e.key === "Enter") { cursor = null; openHead(at); }
@@ -160,27 +160,19 @@ function render({ model, el }) {
     g.font = `${Math.min(12, Math.max(9, cell - 1))}px ${css.font}`; g.textBaseline = "middle";
     const label = (list, i) => `${shorten(displayToken(list[i]?.[0] ?? ""), 12)} ${i}`, most = Math.floor(520 / 10);
     const each = (from, to) => cell >= 9 ? ticks(Math.ceil(from - .001), to, 1e9) : ticks(Math.ceil(from), to, most / 3);
-    g.textAlign = "right"; for (const i of each(box[1], box[3])) { g.fillStyle = i === q ? css.accent : css.soft; g.fillText(label(tokens.query, i), x - 4, Y(i) + Math.max(cell, 1) / 2); }
-    for (const i of each(box[0], box[2])) { g.save(); g.fillStyle = i === k ? css.accent : css.soft; g.translate(X(i) + Math.max(cell, 1) / 2, y + hh + 4); g.rotate(-Math.PI / 2); g.fillText(label(tokens.key, i), 0, 0); g.restore(); }
-    if (box[2] - box[0] < d.cols - .5 || box[3] - box[1] < d.rows - .5) minimap(g, d);
+    rowLabels(g, area, box, each(box[1], box[3]), i => label(tokens.query, i), q, css);
+    columnLabels(g, area, box, each(box[0], box[2]), i => label(tokens.key, i), k, css);
+    if (box[2] - box[0] < d.cols - .5 || box[3] - box[1] < d.rows - .5) smallMap(g, area, box, d.rows, d.cols, (w, h) => d.mini?.is === tone() ? d.mini : (d.mini = Object.assign(whole(d.m, d.rows, d.cols, w, h, d.tri, shade(), colours()), { is: tone() })), css);
   }
   function marks(g, d, X, Y) {                             // a value that is none: x; one past the end of the scale: + or -
     for (let q = Math.max(0, Math.floor(box[1])); q < Math.min(d.rows, box[3]); q++) for (let k = Math.max(0, Math.floor(box[0])); k < Math.min(d.cols, box[2]); k++) {
       const v = d.m[q * d.cols + k], c = area.cell; if (!exists(q, k)) continue;
-      if (v !== v) { g.fillStyle = css.ground; g.fillRect(X(k), Y(q), c, c); g.strokeStyle = "#d0f"; g.lineWidth = 1.5; g.beginPath(); g.moveTo(X(k) + 2, Y(q) + 2); g.lineTo(X(k) + c - 2, Y(q) + c - 2); g.moveTo(X(k) + c - 2, Y(q) + 2); g.lineTo(X(k) + 2, Y(q) + c - 2); g.stroke(); }
-      else if (Math.abs(v) > d.top * 1.001) { g.fillStyle = luminance(colours()[v < 0 ? 0 : 255]) > .5 ? "#000" : "#fff"; g.textAlign = "center"; g.textBaseline = "middle"; g.fillText(v < 0 ? "−" : "+", X(k) + c / 2, Y(q) + c / 2); }
+      if (v !== v) cross(g, X(k), Y(q), c, c, css.ground);
+      else if (Math.abs(v) > d.top * 1.001) beyond(g, X(k) + c / 2, Y(q) + c / 2, v, colours());
     }
   }
-  function minimap(g, d) {
-    const z = 96 / Math.max(d.rows, d.cols), w = d.cols * z, hh = d.rows * z, x = area.x + area.w - w - 3, y = area.y + 3;
-    const pw = Math.ceil(w), ph = Math.ceil(hh), whole = [0, 0, d.cols, d.rows];
-    if (d.mini?.is !== tone()) d.mini = Object.assign(drawing(pool(d.m, d.rows, d.cols, whole, pw, ph), pw, ph, d.tri, shade(), colours()), { is: tone() });
-    g.fillStyle = dark ? "#222" : "#fff"; g.fillRect(x - 1, y - 1, w + 2, hh + 2); g.drawImage(d.mini, x, y, w, hh); g.strokeStyle = css.soft; g.lineWidth = 1; g.strokeRect(x - 1, y - 1, w + 2, hh + 2);
-    g.strokeStyle = css.accent; g.lineWidth = 2; g.strokeRect(x + box[0] * z, y + box[1] * z, (box[2] - box[0]) * z, (box[3] - box[1]) * z);
-  }
   function drawLegend() {
-    const g = sharp(legend, 128, 12), paint = colours(), two = signed(), top = number(cached.top);
-    for (let i = 0; i < 128; i++) { g.fillStyle = rgb(paint[i * 2]); g.fillRect(i, 0, 1, 12); }
+    const two = signed(), top = number(cached.top); colourBar(legend, colours());
     const unit = get("combine") === "rollout" ? "share of the input" : meta().weightings.find(w => w[0] === get("weighting"))[3];
     legendText.textContent = !cached.top ? `everything here is 0 (${unit})` : `${two ? "−" + top : "0"} … ${top} ${unit} · ${{ sqrt: "√", rank: "rank", linear: "linear" }[get("scale")]} colours, scale of ${get("normalise") === "all" ? "all heads" : "this view"}${get("hide_sink") ? ` · first token hidden${shares() ? ", rows renormalised" : ""}` : ""}${get("top_p") < 1 ? ` · top ${Math.round(get("top_p") * 100)} % of each row` : ""}`;
   }
@@ -206,7 +198,7 @@ function render({ model, el }) {
   }
   function follow() { const [q, k] = get("hovered"); if (q != null && cached.m && (q < box[1] || q + 1 > box[3] || k < box[0] || k + 1 > box[2])) { const w = box[2] - box[0], hh = box[3] - box[1]; box = inside([k + .5 - w / 2, q + .5 - hh / 2, k + .5 + w / 2, q + .5 + hh / 2], cached.rows, cached.cols); drawPlot(); } }
   const drawHover = soon(() => { if (gone) return; follow(); overlay(); tint(); readout.textContent = facts(); askExact(); });
-  const cellAt = e => { const r = plot.getBoundingClientRect(), z = r.width / area.W || 1; return [(e.clientX - r.left) / z, (e.clientY - r.top) / z]; };
+  const cellAt = e => pointAt(plot, e, area.W);
   plot.addEventListener("pointermove", e => {
     const [x, y] = cellAt(e);
     if (drag) { const dx = (x - drag.x) / area.cell, dy = (y - drag.y) / area.cell; if (moved ||= Math.hypot(dx, dy) * area.cell > 4) { box = inside([drag.box[0] - dx, drag.box[1] - dy, drag.box[2] - dx, drag.box[3] - dy], cached.rows, cached.cols); drawPlot(); } return; }
@@ -219,7 +211,7 @@ function render({ model, el }) {
   plot.addEventListener("click", e => { const [x, y] = cellAt(e), at = !moved && cached.m && hit(x, y, area, box); if (at) { point(...at); keepCell(at); lock(at[get("side") === "query" ? 0 : 1], e.shiftKey); } });
   plot.addEventListener("wheel", e => { const at = cached.m && (e.ctrlKey || e.metaKey || box[2] - box[0] < cached.cols) && hit(...cellAt(e), area, box); if (at) { e.preventDefault(); box = zoom(box, cached.rows, cached.cols, e.deltaY < 0 ? .8 : 1.25, at); drawPlot(); } }, { passive: false });
   plot.addEventListener("keydown", e => {
-    const [q = -1, k = 0] = get("hovered"), far = e.shiftKey ? 10 : 1, go = { ArrowLeft: [0, -far], ArrowRight: [0, far], ArrowUp: [-far, 0], ArrowDown: [far, 0] }[e.key], heads = stack().heads, here = cached.m;
+    const [q = -1, k = 0] = get("hovered"), go = arrow(e, e.shiftKey ? 10 : 1), heads = stack().heads, here = cached.m;
     if (go && here) q < 0 ? point(cached.rows - 1, 0) : point(q + go[0], k + go[1]);
     else if (e.key === "Enter" || e.key === " ") { if (q >= 0) { keepCell([q, k]); lock(get("side") === "query" ? q : k, e.shiftKey); } }
     else if (e.key === "Escape") { keptCell = null; put({ locked: [] }); point(null, null); }
@@ -308,10 +300,9 @@ function render({ model, el }) {
     const live = meta().editable, list = get("edits"), given = meta().changes ?? [], out = get("outputs"), id = JSON.stringify([live, list, given, out, target]); if (edits.is === id) return; edits.is = id;
     const some = list.length + given.length; if (!live && !some) return edits.replaceChildren();
     const pick = h("select", { title: "What is multiplied", disabled: !live, onchange: () => { target = pick.value; } }, ...[["heads", "chosen heads"], ["token", "kept token's entries"], ["entry", "clicked entry"]].map(([value, text]) => h("option", { value, text }))); pick.value = target;
-    const bar = p => { const b = h("span", { className: "wb-bar-mark" }); b.style.width = `${Math.round(60 * p)}px`; return b; }, cell = p => p == null ? h("td", { className: "n", text: "" }) : h("td", { className: "n" }, bar(p), p.toFixed(3));
     edits.replaceChildren(h("div", { className: "wb-row" }, h("strong", { text: "Change" }), pick, ...[[0, "knock out"], [.5, "× 0.5"], [2, "× 2"], [-1, "× −1"]].map(([f, text]) => h("button", { text, disabled: !live, onclick: () => change(f, target) })), ...given.map(text => h("span", { className: "wb-token special", text })), ...list.map((e, n) => h("button", { className: "wb-edit", text: editText(e) + (live ? " ✕" : ""), title: "Undo this change", disabled: !live, onclick: () => put({ edits: list.filter((_, j) => j !== n) }) }))),
       ...(live ? [] : [h("p", { className: "wb-note", text: "Changing needs a kernel: this page shows the changes as they were." })]),
-      ...(out.error ? [h("p", { className: "wb-note", role: "alert", text: out.error })] : out.rows ? [h("table", {}, h("caption", { className: "wb-note", text: out.title }), h("tr", {}, ...["next token", "original", ...(some ? ["changed"] : [])].map(text => h("th", { text }))), ...out.rows.map(([tok, a, b]) => h("tr", {}, h("td", {}, h("bdi", { className: "wb-token", text: displayToken(tok) })), cell(a), ...(some ? [cell(b)] : []))))] : []));
+      ...(out.error ? [h("p", { className: "wb-note", role: "alert", text: out.error })] : out.rows ? [nextTokens(out.title, ["next token", "original", ...(some ? ["changed"] : [])], out.rows.map(([tok, a, b]) => some ? [tok, a, b] : [tok, a]))] : []));
   }
   function fillTable() {
     if (!largestOf.open || !cached.m) return;

@@ -1,4 +1,6 @@
 // Parts that touch the document, shared by every widget. Text enters a page through textContent and nowhere else.
+import { displayToken, luminance, open } from "./core.js";
+
 export function h(tag, props = {}, ...children) {
   const el = document.createElement(tag);
   for (const [k, v] of Object.entries(props)) {
