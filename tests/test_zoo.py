@@ -18,7 +18,7 @@ from workbench.zoo.cards import checksum, render
 from workbench.zoo.induction import heads, repeats
 from workbench.zoo.recipe import Bar, measure
 from workbench.zoo.retrain import finish, main, recipe, shelve, start, watched
-from workbench.zoo.shelf import ORDER
+from workbench.zoo.shelf import ORDER, WRITTEN
 from workbench.zoo.tokenizer import build_tokenizer
 from workbench.zoo.train import MaskedLoss, batches, causal_loss, train
 
@@ -30,7 +30,7 @@ def name(request): return request.param
 
 
 # --- the folders ------------------------------------------------------------------------------------------------------
-def test_all_are_on_the_shelf(): assert zoo.names() == ORDER
+def test_all_are_on_the_shelf(): assert zoo.names() == ORDER + WRITTEN
 
 
 def test_folders_are_plain_small_and_unchanged(name):

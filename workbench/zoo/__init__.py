@@ -1,4 +1,4 @@
-"""Built-in models that were trained here: `names()`, `folder(name)`, `card(name)`."""
+"""Built-in models that were trained, or written, here: `names()`, `folder(name)`, `card(name)`."""
 from workbench.zoo.shelf import card, folder, names
 
 __all__ = ["card", "folder", "names"]
