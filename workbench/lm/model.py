@@ -21,6 +21,7 @@ from .generate import generate
 from .resume import resume, snapshot
 from .run import run
 from .sites import SiteError
+from .taps import ALONE
 from .tokens import TokenBatch, TokenError, chat_turns, token_str, tokenize
 from .weights import edited_weights
 
@@ -153,10 +154,11 @@ LanguageModel.answer_id, LanguageModel.top, LanguageModel.require_float32 = _ans
 @contextmanager
 def _edited(self, *edits: Edit):
     "Within the scope, every `run` and `generate` applies `edits` first."
-    before = self.standing_edits
-    self.standing_edits = (*before, *edits)
-    try: yield self
-    finally: self.standing_edits = before
+    with ALONE:                                          # a widget that computes beside must not be edited
+        before = self.standing_edits
+        self.standing_edits = (*before, *edits)
+        try: yield self
+        finally: self.standing_edits = before
 
 def _check(self, seed: int = 0) -> Check:
     "Parity with the stock model and the sum of parts, measured now; sites that fail are closed."

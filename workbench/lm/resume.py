@@ -14,7 +14,7 @@ import torch
 from .attention import Prefix, Tap
 from .edits import EditError, Window
 from .run import Run, model_inputs, windows_of
-from .taps import named, tapping
+from .taps import ALONE, named, tapping
 
 # %% ../../nbs/lm/09_resume.ipynb #e2928630
 @dataclass
@@ -85,7 +85,7 @@ def resume(lm, resid: torch.Tensor, layer: int, prefix: list | None = None, join
     taps = {l.attn: Tap(prefix=p) for l, p in zip(stack.layers, prefix)}
     given = dict(inputs_embeds=resid.new_zeros(rows, new, stack.embed.weight.shape[1]).to(device), position_ids=torch.arange(past, past + new, device=device)[None], use_cache=False)
     if logits_at is not None: given["logits_to_keep"] = torch.as_tensor(logits_at, device=device)
-    with ExitStack() as scope:
+    with ALONE, ExitStack() as scope:
         scope.enter_context(torch.no_grad() if not resid.requires_grad else torch.enable_grad())
         scope.enter_context(_skipping(stack.layers[:layer]))
         for l, r in {layer: resid, **joins}.items(): scope.callback(stack.layers[l].block.register_forward_pre_hook(_entering(r, l == layer), with_kwargs=True).remove)

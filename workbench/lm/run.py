@@ -13,7 +13,7 @@ import torch
 from .edits import Edit, EditError, Window, select
 from .results import result
 from .sites import Site, SiteError
-from .taps import expand, named, tapping
+from .taps import ALONE, expand, named, tapping
 from .tokens import TokenBatch, TokenError
 
 # %% ../../nbs/lm/08_run.ipynb #886fab37
@@ -206,7 +206,7 @@ def run(lm, prompts, keep=(), edits=(), targets=None, grad=None) -> Run:
     edits = (*lm.standing_edits, *([edits] if isinstance(edits, Edit) else edits))
     done, given = Run(lm, batch, targets, edits), model_inputs(lm, batch, targets)
     if grad is not None and not keep: raise EditError("grad= needs keep=: the sites to differentiate with respect to.")
-    with torch.enable_grad() if grad is not None else torch.no_grad():
+    with ALONE, torch.enable_grad() if grad is not None else torch.no_grad():
         if not keep and not edits and not lm.model.training: done.logits_tensor = lm.model(**given).logits
         else:
             with tapping(lm, windows_of(lm, batch, targets), [named(lm, k) for k in keep], edits, grad is not None) as state: done.logits_tensor = lm.model(**given).logits

@@ -14,6 +14,7 @@ import torch
 from .edits import EditError
 from .errors import nearest
 from .sites import SiteError
+from .taps import ALONE
 
 # %% ../../nbs/lm/11_weights.ipynb #4b78b70f
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def _owner(lm, view):
 @contextmanager
 def edited_weights(lm, *edits: WeightEdit):
     "Within the scope the weights are as `edits` say, applied in order; after it they are what they were, bit for bit."
-    saved = {}
+    saved = {}; ALONE.acquire()                          # no other thread computes with these weights
     try:
         with torch.no_grad():
             for e in edits:
@@ -62,3 +63,4 @@ def edited_weights(lm, *edits: WeightEdit):
     finally:
         with torch.no_grad():
             for owner, before in saved.values(): owner.copy_(before)
+        ALONE.release()
