@@ -91,16 +91,17 @@ def patched_logits(sweep: Sweep, cells: list, rows) -> torch.Tensor:
     batch, edits = cell_edits(sweep, cells, rows); targets = None if sweep.pairs.targets is None else [t[1:] for t in plain(sweep.pairs.targets, [rows] if isinstance(rows, int) else rows).ids.tolist()]
     return sweep.lm.run(batch, edits=edits, targets=targets).last_logits.float()
 
-# %% ../../nbs/patching/07_patch.ipynb #9175783e
+# %% ../../nbs/patching/07_patch.ipynb #54a683db
 def verify(sweep: Sweep, k: int, seed: int = 0) -> dict:
     "Re-run `k` random computed cells, each for one prompt in a full forward pass without any sharing; `{'verified': k, 'largest_difference': in the metric's unit}`."
     computed = np.argwhere(np.isfinite(sweep.values[sweep.metric])); rng = np.random.default_rng(seed); worst = 0.
     if not len(computed): raise PatchError("No cell has been computed yet, so there is nothing to verify.")
-    picks = computed[rng.choice(len(computed), min(k, len(computed)), replace=False)]
-    for i, *at in picks:
-        rows = [int(i)]; o = sweep.open(rows); targets = None if sweep.pairs.targets is None else [plain(sweep.pairs.targets, rows).ids[0, 1:].tolist()]
+    picks = computed[np.sort(rng.choice(len(computed), min(k, len(computed)), replace=False))]; opened = {}
+    for i, *at in picks.tolist():
+        o = opened.get(i) or sweep.open([i]); opened = {i: o}                    # picks of one prompt follow each other
+        targets = None if sweep.pairs.targets is None else [plain(sweep.pairs.targets, [i]).ids[0, 1:].tolist()]
         run = sweep.lm.run(o.batch, edits=sweep.edits(o, Rows(np.zeros(1, int), *(np.array([x]) for x in at))), targets=targets)
-        worst = max(worst, abs(float(sweep.measures[0](run.last_logits.float(), torch.tensor(rows))[0]) - sweep.values[sweep.metric][(i, *at)]))
+        worst = max(worst, abs(float(sweep.measures[0](run.last_logits.float(), torch.tensor([i]))[0]) - sweep.values[sweep.metric][(i, *at)]))
     return dict(verified=len(picks), largest_difference=float(worst))
 
 # %% ../../nbs/patching/07_patch.ipynb #8e9069be

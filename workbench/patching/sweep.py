@@ -129,7 +129,7 @@ def _full(self, o, rows):
     run = self.lm.run(o.batch[who], edits=self.edits(o, rows), targets=None if targets is None else [t[1:] for t in targets.ids.tolist()])
     return run.last_logits.float()
 
-# %% ../../nbs/patching/06_sweep.ipynb #5840d9ff
+# %% ../../nbs/patching/06_sweep.ipynb #d4352a66
 class Sweep:
     "A patch grid that is being computed: `plan()`, `steps()`, `stop()`, `values`, `result()`."
     def __init__(self, lm, pairs: Pairs, cells: Cells, metrics=("logit_difference",), direction=None, ablation="patch", seed=0, placebo=False, coarse=False, memory=1e9, most=32):
@@ -139,8 +139,9 @@ class Sweep:
         if placebo and any("query" in s.dims for s in cells.sites): raise PatchError("A random vector is no attention pattern: the placebo is for vector sites.")
         if ablation == "patch": pairs.side("corrupt")
         self.grows, self.exactness = exactness(lm)
-        self._reference = torch.zeros(len(pairs), lm.d_vocab) if "kl" in metrics else None
-        self.measures = [measure(m, pairs, self._reference) for m in ([metrics] if isinstance(metrics, str) or callable(metrics) else metrics)]
+        metrics = [metrics] if isinstance(metrics, str) or callable(metrics) else list(metrics)
+        self._reference = torch.zeros(len(pairs), lm.d_vocab) if "kl" in metrics else None      # the clean run's logits
+        self.measures = [measure(m, pairs, self._reference) for m in metrics]
         self.values = {m.name: np.full((len(pairs), *cells.shape), np.nan) for m in self.measures}
         self.ends = {side: {m.name: np.full(len(pairs), np.nan) for m in self.measures} for side in ("clean", "corrupt")}
         self.work, self.computed, self.stopped, self.seconds, self._partner, self._means = 0., 0, False, 0., None, None
