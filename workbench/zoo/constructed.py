@@ -128,8 +128,8 @@ def write_algorithm(blocks):
     return dict(m0=[([(s, 1.)], 0., [DIMS["value"][i % 10]], [1.]) for i, s in enumerate(DIMS["spelling"])], m1=[],
                 m2=[([(DIMS["out"][n], 1.), (DIMS["mode_here"][m], 1.)], 1., [DIMS["answer"][(n + m) % 10]], [1.]) for m in range(2) for n in range(10)])
 
-# %% ../../nbs/zoo/15_constructed.ipynb #b8f8982c
-LOUD, NUDGE = 4., .1
+# %% ../../nbs/zoo/15_constructed.ipynb #bb793ffe
+LOUD, NUDGE = 4., .25
 
 
 def _loud(rng, source, gain=LOUD):
