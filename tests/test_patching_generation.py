@@ -20,7 +20,15 @@ CAUSAL = ("gpt2", "llama", "gemma2", "gpt_neox")
 def micro(): return wb.load("micro")
 
 
-def specimen(name): return wb.load(specimens.build(name), check=False)
+def specimen(name):
+    "A random model whose words depend on what it reads: weights three times the default."
+    model = specimens.build(name)
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.dim() > 1: p.mul_(3.)
+        if name == "gemma2": model.get_input_embeddings().weight.mul_(.05)      # or the stream is nothing but the last word
+    model.generation_config.eos_token_id = None
+    return wb.load(model, check=False)
 
 
 # --- patchscopes ------------------------------------------------------------------------------------------------------
@@ -93,3 +101,67 @@ def test_states_of_another_width_need_a_map(micro):
     want = micro.run("The capital of Cuba is", edits=patch(Site("resid_pre", layer=2, pos=-1), state)).last_logits[0].softmax(-1).max()
     assert abs(float(got.top_probability.sel(source_layer="0", target_layer="1").values[0, 0]) - float(want)) < 1e-5 and got.attrs["reader"] == "micro"
     with pytest.raises(WorkbenchError, match="not causal"): patchscope(wb.load("micro-bert"), "Japan is nice", into=Target(wb.load("micro-bert").tokens("Japan"), 1))
+
+
+# --- while generating -------------------------------------------------------------------------------------------------
+def _slowly(lm, ids, edits, n):
+    "Greedy words, each from an uncached pass over everything so far."
+    for _ in range(n): ids = torch.cat([ids, lm.run(ids, edits=edits).last_logits.argmax(-1)[:, None]], 1)
+    return ids[0, -n:].tolist()
+
+
+@pytest.mark.parametrize("name, site", [("gpt2", "resid_pre"), ("llama", "v"), ("llama", "resid_pre"), ("gemma2", "resid_post"), ("gpt_neox", "z")])
+def test_cached_patched_text_is_the_uncached_one(name, site):
+    "Prompts of two lengths (padded on the left while generating); prompt and new words patched; sliding windows, grouped heads."
+    from workbench.lm.sites import Site
+    from workbench.patching.generation import patch_generation, patched_states, where_of
+    from workbench.patching.pairs import Pairs
+    lm = specimen(name); g = torch.Generator().manual_seed(2)
+    clean = [torch.randint(3, lm.d_vocab, (n,), generator=g).tolist() for n in (5, 8)]
+    corrupt = [[c[0], c[1] ^ 1, *c[2:]] for c in clean]
+    pairs = Pairs.of(lm, clean=clean, corrupt=corrupt, answers=[5, 6], foils=[7, 8])
+    parted = 0
+    for positions, steps in (None, "all"), ([1], [1, 3]):
+        ds = patch_generation(lm, pairs, site, layers=[1], positions=positions, steps=steps, max_new_tokens=6)
+        for i in range(2):
+            pair = pairs[i:i + 1]; plain = lambda b: b.ids[:, :int(b.lengths)]
+            whole = torch.cat([plain(pair.clean), torch.tensor([_slowly(lm, plain(pair.clean), (), 6)])], 1)
+            mask = where_of(Pairs.of(lm, clean=plain(pair.clean), corrupt=plain(pair.corrupt)), positions, steps, 6)
+            edit = patched_states(Site(site, layer=1), lm.run(whole, keep=site), mask)
+            assert ds.token_id.sel(run="patched").values[i].tolist() == _slowly(lm, plain(pair.corrupt), edit, 6)
+            assert ds.token_id.sel(run="unpatched").values[i].tolist() == _slowly(lm, plain(pair.corrupt), (), 6)
+        parted += int(ds.first_divergence.notnull().sum())
+    assert parted, "a patch that changes no word proves nothing"
+
+
+def test_steps_are_read_as_they_were_written(micro):
+    from workbench.patching.generation import patch_generation
+    task = make("capitals", n=12); t = task.for_model(micro)
+    ds = patch_generation(micro, task, "resid_post", layers=[0], positions=["country"], max_new_tokens=4)
+    clean, corrupt = (micro.run(p).last_logits for p in (t.prompts, t.corrupts)); row = torch.arange(12)
+    for run, z in ("source", clean), ("unpatched", corrupt): assert np.allclose(ds.logit_difference.sel(run=run, step=0), z[row, t.answer_ids] - z[row, t.foil_ids], atol=1e-3)
+    state = micro.run(t.prompts, keep="resid_post"); i = 3; at = int(t.positions("country")[i])
+    z = micro.run(t.corrupts[i], edits=patch(Site("resid_post", layer=0, pos=at), state.tensor("resid_post.0")[i, at])).last_logits[0]
+    assert abs(float(ds.logit_difference.sel(run="patched", step=0)[i]) - float(z[t.answer_ids[i]] - z[t.foil_ids[i]])) < 1e-3
+    p, q = corrupt[i].log_softmax(-1), z.log_softmax(-1)
+    assert abs(float(ds.kl[i, 0]) - float((p.exp() * (p - q)).sum())) < 1e-3
+    assert (ds.first_divergence == 0).mean() > .8 and ds.patched.sum() == 12
+
+
+def test_an_edit_of_one_s_own_acts_at_its_steps_only(micro):
+    from workbench.lm.edits import scale
+    from workbench.patching.generation import patch_generation
+    ds = patch_generation(micro, ["The king of Cuba lives in", "After May comes"], edits=scale("resid_post.3", -1.), positions=(), steps=[2], max_new_tokens=5)
+    kl = ds.kl.values
+    assert (np.nan_to_num(kl[:, [0, 1]]) < 1e-6).all() and (kl[:, 2] > 1).all() and ds.patched.values[0].tolist() == [False, False, True, False, False]
+    left = patch_generation(micro, "The king of Cuba lives in", edits=scale("resid_post.3", -1.), positions=(), steps=[30], max_new_tokens=40)
+    assert "1 of 1" in left.attrs["never_patched"] and left.first_divergence.isnull().all() and not left.patched.any()
+
+
+def test_what_generation_refuses(micro):
+    from workbench.patching.generation import patch_generation
+    task = make("capitals", n=2)
+    for more, said in (dict(num_beams=3), "beams"), (dict(do_sample=True), "greedy"), (dict(steps=[0]), "counted from 1"), (dict(positions=()), "Neither"), (dict(sites="pattern"), "position axis"), (dict(positions=["nowhere"]), "no place"):
+        with pytest.raises(WorkbenchError, match=said): patch_generation(micro, task, **more)
+    with pytest.raises(PatchError, match="twins"): patch_generation(micro, ["The king of Cuba lives in"])
+    with pytest.raises(PatchError, match="causal"): patch_generation(wb.load("micro-bert"), ["Cuba"])
