@@ -165,3 +165,82 @@ def test_what_generation_refuses(micro):
         with pytest.raises(WorkbenchError, match=said): patch_generation(micro, task, **more)
     with pytest.raises(PatchError, match="twins"): patch_generation(micro, ["The king of Cuba lives in"])
     with pytest.raises(PatchError, match="causal"): patch_generation(wb.load("micro-bert"), ["Cuba"])
+
+
+# --- inside one turn --------------------------------------------------------------------------------------------------
+def _ask(first, second): return [dict(role="user", content=f"What is the capital of {first}?"), dict(role="assistant", content="Tokyo."), dict(role="user", content=f"What is the capital of {second}?")]
+
+
+def _spans(ids, turn_of):
+    "Turns over bare ids, as a program with its own template would make them."
+    from workbench.lm.tokens import TokenBatch
+    from workbench.patching.turns import TurnSpans
+    ids = torch.tensor([ids]); n = max(turn_of) + 1
+    return TurnSpans(TokenBatch(ids, torch.ones_like(ids), [[f"#{i}" for i in ids[0].tolist()]]), tuple(turn_of), tuple(["user", "assistant"][t % 2] for t in range(n)))
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+@pytest.mark.parametrize("site", ["resid_post", "z", "v"])
+def test_every_turn_and_layer_is_a_plain_run_with_edits(name, site):
+    "The grid resumes at the turn and at the layer; full passes over the whole dialogue give the same, on grouped heads, windows and rotary positions."
+    from workbench.patching.turns import patch_turn, turn_grid
+    lm = specimen(name); g = torch.Generator().manual_seed(5); turn_of = [-1, 0, 0, 0, -1, 1, 1, -1, 2, 2, 2, -1]
+    a, b = (torch.randint(3, lm.d_vocab, (12,), generator=g).tolist() for _ in range(2))
+    here, there = _spans(a, turn_of), _spans(b, turn_of); metric = lambda z: z[:, 5] - z[:, 9]
+    source = lm.run([b], keep=site); got = turn_grid(lm, here, there, metric, site=site, tail=True)
+    for t in range(3):
+        at = here.positions(t, tail=True)
+        for l in range(lm.n_layers):
+            edit = patch(Site(site, layer=l, pos=tuple(at)), source.tensor(Site(site, layer=l))[0, at])
+            assert abs(float(metric(lm.run([a], edits=edit).last_logits)) - float(got.outcome[t, l])) < 1e-5 * max(1, abs(float(got.outcome[t, l])))
+    every = patch_turn(lm, here, there, 1, metric, site, max_new_tokens=3); at = here.positions(1)
+    edits = [patch(Site(site, layer=l, pos=tuple(at)), source.tensor(Site(site, layer=l))[0, at]) for l in range(lm.n_layers)]
+    run = lm.run([a], edits=edits).last_logits
+    assert abs(float(metric(run)) - float(every.outcome.sel(run="patched"))) < 1e-5 * max(1, abs(float(metric(run)))) and str(every.reply.values[2]).split()[0] == str(int(run.argmax()))
+
+
+@pytest.mark.parametrize("name", ["micro", "micro-llama"])
+def test_the_asked_turn_decides_the_reply(name):
+    "Only the last question is answered: its turn carries the outcome at the first layer and no longer at the last; the first turn never does."
+    from workbench.patching.turns import TurnSpans, patch_turn, turn_grid
+    lm = wb.load(name); recovered = []
+    for one, two, yes, no in ("Cuba", "Peru", "Lima", "Havana"), ("Egypt", "Norway", "Oslo", "Cairo"), ("Greece", "Ireland", "Dublin", "Athens"):
+        here, there = _ask("Japan", one), _ask("China", two)
+        recovered.append(turn_grid(lm, here, there, (yes, no)).recovery)
+        said = patch_turn(lm, here, there, "user", (yes, no), layers=[0], max_new_tokens=1)
+        assert said.reply.values.tolist() == [no, yes, yes] and said.attrs["turn"] == "turn 2"
+    r = np.stack(recovered)
+    assert (r[:, 2, 0] > .7).all() and (abs(r[:, :2]) < .2).all() and (abs(r[:, 2, -1]) < .2).all()
+    turns = TurnSpans.of(lm, here)
+    assert turns.positions("turn 2", tail=True) == list(range(turns.positions(2)[0], len(turns.turn_of))) and turns.spans["turn 1"].item() == turns.positions("assistant")[-1]
+    from workbench.patching.pairs import Pairs
+    pairs = Pairs.of(lm, clean=TurnSpans.of(lm, there).tokens, corrupt=turns.tokens, answers=[yes], foils=[no], spans=turns.spans)
+    from workbench.patching.patch import patch as grid
+    assert list(grid(lm, pairs, positions=["turn 0", "turn 2"]).pos.values) == ["turn 0", "turn 2"]
+
+
+def test_turns_of_different_length_are_aligned_by_the_caller(micro):
+    from workbench.patching.turns import TurnSpans, patch_turn
+    here = _ask("Japan", "Cuba"); other = [dict(role="system", content="You are a helpful guide."), *_ask("China", "Peru")]
+    with pytest.raises(PatchError, match="same speakers"): patch_turn(micro, here, other, 2, ("Lima", "Havana"))
+    a, b = TurnSpans.of(micro, here), TurnSpans.of(micro, other)
+    done = patch_turn(micro, here, other, 2, ("Lima", "Havana"), layers=[0], align=(a.positions(2), b.positions(3)))
+    assert done.attrs["shifted"] == b.positions(3)[0] - a.positions(2)[0] and done.outcome.sel(run="patched") > done.outcome.sel(run="chat") + 3
+    longer = [*here[:2], dict(role="user", content="What is the capital city of Peru?")]
+    with pytest.raises(PatchError, match="align="): patch_turn(micro, here, longer, 2, ("Lima", "Havana"))
+    at = [x.positions(2)[-2:] for x in (a, TurnSpans.of(micro, longer))]
+    assert patch_turn(micro, here, longer, 2, ("Lima", "Havana"), layers=[0], align=at).outcome.sel(run="patched") > 0
+    one = patch_turn(micro, here, _ask("China", "Peru"), 2, ("Lima", "Havana"), Site("z", head=3), layers=[1])
+    z = micro.run(TurnSpans.of(micro, _ask("China", "Peru")).tokens, keep="z.1").tensor("z.1")[0, a.positions(2)][:, [3]]
+    want = micro.run(a.tokens, edits=patch(Site("z", layer=1, head=3, pos=tuple(a.positions(2))), z)).last_logits[0]
+    assert abs(float(one.outcome.sel(run="patched")) - float(want[micro.answer_id("Lima")] - want[micro.answer_id("Havana")])) < 1e-4
+
+
+def test_what_turns_refuse(micro):
+    from workbench.patching.turns import TurnSpans, patch_turn, turn_grid
+    here, there = _ask("Japan", "Cuba"), _ask("Japan", "Peru")
+    for more, said in (dict(turn=7), "has 3"), (dict(turn="nobody"), "no turn 'nobody'"), (dict(sites="pattern"), "position axis"), (dict(outcome="Lima"), "pair of words"), (dict(outcome=("Lima", "Lima")), "same token"), (dict(layers=[9]), "no layer 9"), (dict(align=([1], [2, 3])), "one length"):
+        with pytest.raises(WorkbenchError, match=said): patch_turn(micro, here, there, **(dict(turn=2, outcome=("Lima", "Havana")) | more))
+    with pytest.raises(PatchError, match="list of"): TurnSpans.of(micro, "hello")
+    same = turn_grid(micro, here, here, ("Lima", "Havana"))
+    assert same.recovery.isnull().all() and "nothing to recover" in same.attrs["undefined"]
