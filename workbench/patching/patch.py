@@ -45,13 +45,13 @@ def _recovered(sweep):
     wide = lambda x: x.reshape(-1, *[1] * 4)
     return (sweep.values[m] - wide(corrupt)) / wide(np.where(flat, np.nan, gap)), int(flat.sum())
 
-# %% ../../nbs/patching/07_patch.ipynb #d301eb1c
+# %% ../../nbs/patching/07_patch.ipynb #6d91ee2a
 def _attrs(sweep):
     "Where the numbers come from."
     s, c = sweep, sweep.cells; reported = [p for p in ("task", "split", "seed") if p in s.pairs.about]
     where = "" if "pos" in c.by else f" at positions: {c.places[0][0]}"
     return dict(workbench=package_version(), model=s.lm.id, revision=str(s.lm.revision), dtype=str(s.lm.dtype).replace("torch.", ""), method="activation patching", site=", ".join(map(str, c.sites)) + where, direction=DOES[s.direction] if s.ablation == "patch" else "noising: clean run",
-                ablation=s.ablation + (", placebo: random vector of equal norm" if s.placebo else ""), metric=s.metric, metrics=", ".join(s.values), unit=unit_of(s.metric), n=len(s.pairs), forward_equivalents=round(s.work, 3), forward_equivalents_naive=(s.computed + len(s.pairs)), seconds=round(s.seconds, 3),
+                ablation=s.ablation + (", placebo: random vector of equal norm" if s.placebo else ""), metric=s.metric, metrics=", ".join(s.values), unit=unit_of(s.metric), n=len(s.pairs), forward_equivalents=round(s.work, 3), forward_equivalents_naive=int(np.isfinite(s.values[s.metric]).sum()) + len(s.pairs), seconds=round(s.seconds, 3),
                 exactness=s.exactness, complete=int(not s.stopped), placebo_seed=s.seed) | {f"{p}": s.pairs.about[p] for p in reported}
 
 def _result(self) -> xr.Dataset:
