@@ -99,13 +99,16 @@ def reading(lm, reader):
         pre(lm.unembed if stack.norm is None else stack.norm, reader.end_in)
         yield edits
 
-# %% ../../nbs/patching/11_edges.ipynb #62b4ca52
+# %% ../../nbs/patching/11_edges.ipynb #a3801587
 class Record(Reader):
-    "What every sender wrote in one run over prompts without padding: `sent` (sender, prompt, pos, d_model), `resid` (the state entering each layer), `logits` (prompt, vocab)."
-    def __init__(self, lm, batch, shares):
+    "What every sender wrote in one run over prompts without padding: `sent` (sender, prompt, pos, d_model), `resid` (the state entering each layer), `mid` (what each MLP reads), `end`, `logits` (prompt, vocab); with `attention` also what each attention module returned."
+    def __init__(self, lm, batch, shares, attention=False):
         self.graph, self.shares, self.rows, self.lm = Graph.of(lm), shares, len(batch), lm
         self.sent = torch.zeros(len(self.graph.senders), *batch.ids.shape, lm.d_model, dtype=lm.dtype, device=lm.device); self.mid, self.end = {}, None
-        with reading(lm, self): run = lm.run(batch, keep="resid_pre")
+        self.attention = {}
+        with ExitStack() as scope:
+            for part in lm.main.layers if attention else (): scope.callback(part.attn.register_forward_hook(lambda m, args, out: self.attention.__setitem__(m, out)).remove)
+            scope.enter_context(reading(lm, self)); run = lm.run(batch, keep="resid_pre")
         self.resid = [run.tensor(Site("resid_pre", layer=l)) for l in range(lm.n_layers)]; self.sent[0] = self.resid[0]
         self.logits = run.last_logits.float()
 
@@ -178,11 +181,11 @@ def _heads_out(self, l, z, raw): self.seen(1 + l * (self.graph.n_heads + 1), sel
 def _mlp_out(self, l, y): self.seen((l + 1) * (self.graph.n_heads + 1), y[:, :, None]) if l >= self.start else None
 _Masked.heads_in, _Masked.corrected, _Masked.mlp_in, _Masked.end_in, _Masked.heads_out, _Masked.mlp_out = _heads_in, _corrected, _mlp_in, _end_in, _heads_out, _mlp_out
 
-# %% ../../nbs/patching/11_edges.ipynb #4f672deb
+# %% ../../nbs/patching/11_edges.ipynb #f00f4b39
 class EdgeRuns:
     "Masked runs over the same pairs. `.logits(keep)` is (prompt, vocab), or (config, prompt, vocab) for several masks; `.base` and `.other` the logits of the two whole runs (`other` None for ablations)."
-    def __init__(self, lm, pairs, ablation="patch", direction=None, positions=None, reference=None, seed=0, budget=2**28):
-        require_graph(lm); self.lm, self.graph, self.ablation, self.seed, self.budget = lm, Graph.of(lm), ablation, seed, budget
+    def __init__(self, lm, pairs, ablation="patch", direction=None, positions=None, reference=None, seed=0, budget=2**28, attention=False):
+        require_graph(lm); self.attention = attention; self.lm, self.graph, self.ablation, self.seed, self.budget = lm, Graph.of(lm), ablation, seed, budget
         self.pairs = pairs if isinstance(pairs, Pairs) else Pairs.of(lm, pairs) if hasattr(pairs, "items") else Pairs.of(lm, clean=pairs[0], corrupt=pairs[1])
         self.sides = sides(direction, ablation) if ablation != "patch" else sides(direction or "noising", ablation)
         self.where = places(self.pairs, positions, False)[0][1] if positions is not None else None
@@ -191,7 +194,7 @@ class EdgeRuns:
         with torch.no_grad(): self.groups = [(rows, self.record(rows, self.sides[0])) for rows in by_length(self.pairs.clean, max(1, budget // size))]
         with torch.no_grad(): self.others = self.other_values()
 
-    def record(self, rows, side): return Record(self.lm, plain(self.pairs.side(side), rows), self.shares)
+    def record(self, rows, side): return Record(self.lm, plain(self.pairs.side(side), rows), self.shares, self.attention and side == self.sides[0])
 
     def gathered(self, parts):
         "(prompt, ...) in the order of the pairs from one (..., prompt, vocab) per group."

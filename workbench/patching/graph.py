@@ -17,11 +17,12 @@ import torch
 from ..lm.errors import nearest
 from .errors import PatchError
 
-# %% ../../nbs/patching/10_graph.ipynb #758e5ce8
+# %% ../../nbs/patching/10_graph.ipynb #c3dba841
 def require_graph(lm):
     "Raises `PatchError` where the stream is not a sum of senders."
     if lm.kind == "seq2seq": raise PatchError(f"{lm.id} is an encoder-decoder model: its cross-attention has no place in this graph. Use patch() on its sites, or open a decoder-only model.")
     if lm.main.row.norm == "post": raise PatchError(f"{lm.id} normalises the stream after every sum (post-norm), so the stream is not a sum of what its parts wrote and there are no edges to cut. Use patch() on its sites.")
+    if lm.kind != "causal": raise PatchError(f"{lm.id} reads in both directions and answers at a mask: masked runs are for causal models. Use patch() on its sites.")
     if closed := {"attn_out", "mlp_out", "q"} & set(lm.blocked): raise PatchError(f"{lm.id} has no graph: {lm.blocked[sorted(closed)[0]]}.")
 
 # %% ../../nbs/patching/10_graph.ipynb #5f1e38fa
@@ -106,7 +107,7 @@ def _named(self, mask):
     "The names of the edges that are on in `mask`."
     return [edge_name(self.senders[s], self.receivers[r]) for s, r in (self.check(mask) & self.allowed).nonzero().tolist()]
 
-# %% ../../nbs/patching/10_graph.ipynb #47cf55a5
+# %% ../../nbs/patching/10_graph.ipynb #d188541f
 def _check(self, mask):
     "`mask` as a bool matrix of this graph, or an error that says the shape."
     m = torch.as_tensor(mask)
@@ -114,6 +115,8 @@ def _check(self, mask):
     return m.bool()
 
 Graph.pair, Graph.mask, Graph.named, Graph.check = _pair, _mask, _named, _check
+Graph.check_sender = lambda self, name: _find(self.sender_index, name, "sender")
+Graph.check_receiver = lambda self, name: _find(self.receiver_index, name, "receiver")
 
 # %% ../../nbs/patching/10_graph.ipynb #7c51afea
 def node_of(receiver: str) -> str:
