@@ -63,7 +63,7 @@ class Sides:
         out = [self.metric(self.above.logits(self.base[r] + flat[i:i + chunk], r), r).cpu() for i in range(0, len(rows), chunk) for r in [rows[i:i + chunk]]]
         return torch.cat(out).view(draws, n)
 
-# %% ../../nbs/patching/30_subspace.ipynb #4681b3c6
+# %% ../../nbs/patching/30_subspace.ipynb #71743d9f
 def _principal(x, k): return torch.linalg.svd(x.double(), full_matrices=False)[2][:k].T.float()
 
 
@@ -73,15 +73,23 @@ def _gradient(sides):
     return torch.autograd.grad(sides.metric(sides.above.logits(x)).sum(), x)[0].flatten(0, 1)
 
 
+def _effect(sides, k):
+    "Directions (d, k) that move the metric towards the source most, to first order."
+    gap, g = (sides.source - sides.base).flatten(0, 1).double(), _gradient(sides).double() * (1 if sides.direction == "denoising" else -1)
+    mixed = gap.T @ g / len(gap)
+    return torch.linalg.eigh((mixed + mixed.T) / 2)[1].flip(1)[:, :k].float()
+
+
 def find_basis(lm, pairs, site, how="pca", k=1, position="end", direction="denoising", groups=None) -> torch.Tensor:
-    "Orthonormal directions (d, k) from pairs: 'difference' of means (k = 1; `groups` (prompt,) of True and False says whose means, by default source and base), 'pca' of the differences, or 'gradient'."
+    "Orthonormal directions (d, k) from pairs: 'difference' of means (k = 1; `groups` (prompt,) of True and False says whose means, by default source and base), 'pca' of the differences, 'gradient', or 'effect' (both)."
     s = Sides(lm, pairs, site, position, direction)
     if how == "difference":
         if k != 1: raise PatchError(f"A difference of means is one direction, and k={k} was asked for: use 'pca'.")
         g = None if groups is None else torch.as_tensor(groups).bool()
         gap = (s.source - s.base).flatten(0, 1).mean(0) if g is None else s.base[g].flatten(0, 1).mean(0) - s.base[~g].flatten(0, 1).mean(0)
         return orthonormal(gap)
-    if how not in ("pca", "gradient"): raise PatchError(f"how='{how}': use 'difference', 'pca' or 'gradient', or give a basis of your own.")
+    if how not in ("pca", "gradient", "effect"): raise PatchError(f"how='{how}': use 'difference', 'pca', 'gradient' or 'effect', or give a basis of your own.")
+    if how == "effect" and 1 <= k <= s.d: return orthonormal(_effect(s, k))
     x = (s.source - s.base).flatten(0, 1) if how == "pca" else _gradient(s)
     if not 1 <= k <= min(x.shape): raise PatchError(f"k={k}: {x.shape[0]} differences of {x.shape[1]} coordinates give 1 to {min(x.shape)} directions.")
     return orthonormal(_principal(x, k))
