@@ -2,8 +2,10 @@
 import { test } from "node:test";
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import * as core from "../../workbench/widgets/static/core.js";
+import * as plain from "../../workbench/widgets/static/core.js";
+import * as patterns from "../../workbench/widgets/static/patterns.js";
 
+const core = { ...plain, ...patterns };
 const said = JSON.parse(readFileSync(process.env.FIXTURE));
 const near = (a, b, by = 1e-5) => assert.ok(Math.abs(a - b) <= by || (a !== a && b === null), `${a} is not ${b}`);
 

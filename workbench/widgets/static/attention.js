@@ -1,5 +1,6 @@
 // AttentionExplorer: all heads at a glance, one of them in full, the text it reads, and what happens when it is changed.
-import { combine, displayToken, hit, inside, largest, luminance, number, pool, rowFacts, shader, shorten, ticks, topP, withoutSink, zoom } from "./core.js";
+import { displayToken, hit, inside, largest, luminance, number, pool, shader, shorten, ticks, zoom } from "./core.js";
+import { combine, rowFacts, topP, withoutSink } from "./patterns.js";
 import { asker, choice, h, later, picture, sharp, soon, tokenSpan, watchTheme } from "./dom.js";
 import { arrow, beyond, cellInk, colourBar, columnLabels, cross, drawing, nextTokens, palette, pointAt, rgb, rowLabels, smallMap, whole } from "./matrix.js";
 

@@ -58,17 +58,18 @@ export function soon(fn) {                                // at most once a fram
 }
 export function later(fn, ms) { let t; return () => { clearTimeout(t); t = setTimeout(fn, ms); }; }
 
-// Data that is asked for: `store.get(key)` is a chunk, null while it is on its way, or {missing: why}.
+// Data that is asked for: `store.get(key)` is a chunk, null while it is on its way, or {missing: why}. What is stale is shown until the new one has come.
 export function asker(model, arrived) {
-  let known = new Map(), version = 0;
+  let known = new Map(), old = new Set(), version = 0;
   const take = (msg, buffers) => {
     if (msg.kind !== "chunk" || msg.version !== version) return;
-    known.set(msg.key.join("|"), msg.missing ? msg : open(msg, buffers[0])); arrived(msg.key);
+    known.set(msg.key.join("|"), msg.missing ? msg : open(msg, buffers[0])); old.delete(msg.key.join("|")); arrived(msg.key);
   };
   model.on("msg:custom", take);
   return {
-    get(key) { const id = key.join("|"); if (!known.has(id)) { known.set(id, null); model.send({ kind: "chunk", key, version }); } return known.get(id); },
-    forget(v) { known = new Map(); version = v; },
+    get(key) { const id = key.join("|"), ask = !known.has(id); if (ask) known.set(id, null); if (ask || old.delete(id)) model.send({ kind: "chunk", key, version }); return known.get(id); },
+    stale() { old = new Set([...known.keys()].filter(id => known.get(id))); },
+    forget(v) { known = new Map(); old = new Set(); version = v; },
     stop() { model.off("msg:custom", take); },
   };
 }

@@ -8,7 +8,7 @@ export function palette(root, dark) {                     // colours of a theme:
   root.dataset.theme = dark ? "dark" : "light";
   const c = getComputedStyle(root);
   return { inks: { one: ramp(dark, false), two: ramp(dark, true), locks: LOCK_HUES.map(hue => ramp(dark, false, hue)) },
-    css: { ink: c.color, soft: dark ? "#aaa" : "#555", ground: dark ? "#191919" : "#ededed", paper: dark ? "#222" : "#fff", accent: dark ? "#ffb454" : "#c2410c", font: c.fontFamily } };
+    css: { ink: c.color, soft: dark ? "#aaa" : "#555", ground: dark ? "#191919" : "#ededed", paper: dark ? "#222" : "#fff", page: c.backgroundColor, accent: dark ? "#ffb454" : "#c2410c", font: c.fontFamily } };
 }
 
 // --- cells -----------------------------------------------------------------------------------------------------------
@@ -53,8 +53,8 @@ export const arrow = (e, far = 1) => ({ ArrowLeft: [0, -far], ArrowRight: [0, fa
 export function pointAt(canvas, e, width) { const r = canvas.getBoundingClientRect(), z = r.width / width || 1; return [(e.clientX - r.left) / z, (e.clientY - r.top) / z]; }
 
 // --- what comes next: rows [token, probability, probability, ..., more cells as text] -----------------------------------
-export function nextTokens(title, heads, rows) {
-  const bar = p => { const b = h("span", { className: "wb-bar-mark" }); b.style.width = `${Math.round(60 * p)}px`; return b; };
+export function nextTokens(title, heads, rows, wide = 60) {
+  const bar = p => { const b = h("span", { className: "wb-bar-mark" }); b.style.width = `${Math.round(wide * p)}px`; return b; };
   const cell = p => p == null ? h("td", { className: "n", text: "" }) : typeof p === "string" ? h("td", { className: "n", text: p }) : h("td", { className: "n" }, bar(p), p.toFixed(3));
   return h("table", {}, h("caption", { className: "wb-note", text: title }), h("tr", {}, ...heads.map(text => h("th", { text }))), ...rows.map(([tok, ...ps]) => h("tr", {}, h("td", {}, h("bdi", { className: "wb-token", text: displayToken(tok) })), ...ps.map(cell))));
 }
