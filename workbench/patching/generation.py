@@ -134,7 +134,7 @@ def _texts(lm, pairs, base, source, sites, edits, where, room, more):
     acted = where.mask & (torch.arange(where.mask.shape[1])[None] < torch.minimum(reach, new.tokens.lengths.cpu())[:, None])
     return runs, _kl_steps(runs["patched"][1], reread(lm, new, wrote=False), room), acted
 
-# %% ../../nbs/patching/51_generation.ipynb #78be7e86
+# %% ../../nbs/patching/51_generation.ipynb #b38c6e20
 @torch.no_grad()
 def patch_generation(
     lm,                       # an opened causal model
@@ -147,7 +147,7 @@ def patch_generation(
     direction="denoising",    # "denoising": the corrupted prompt is continued with clean states; "noising": the other way
     edits=None,               # instead of states of the twin: any edits, acting at those positions and steps on the clean prompts
     max_new_tokens: int = 12,
-    batch: int = 32,
+    batch: int = 16,
     **more,
 ) -> xr.Dataset:              # dims (prompt, run, step); run is "unpatched", "source", "patched"
     "Greedy continuations with and without patched states. Variables: `token`, `token_id`, `probability`, `logit_difference` by run and step, `kl` (nats) by step, `patched` (was a state of that step changed), `text`, `first_divergence` (step, NaN: never)."
@@ -159,7 +159,7 @@ def patch_generation(
     where = where_of(pairs, positions, steps, max_new_tokens)
     for i in range(0, len(pairs), batch): parts.append((some := pairs[i:i + batch], *_texts(lm, some, base, source, found, edits, Where(where.mask[i:i + batch]), max_new_tokens, more)))
     attrs = dict(model=lm.id, revision=lm.revision, method="patching while generating, greedy", site=[str(s) for s in found] or [str(e) for e in edits], direction=direction if edits is None else "edits on the clean prompts",
-                 ablation="patch" if edits is None else "edit", metric="logit difference, answer minus foil", positions=str(positions), steps=str(steps), n=len(pairs), **pairs.about)
+                 ablation="patch" if edits is None else "edit", metric="logit difference, answer minus foil", positions=str(positions), steps=str(steps), n=len(pairs), cache="every word checked in an uncached pass" if lm.dtype in (torch.float32, torch.float64) else f"not checked: {lm.dtype} rounds differently without a cache", **pairs.about)
     return _dataset(parts, lm, max_new_tokens, attrs)
 
 # %% ../../nbs/patching/51_generation.ipynb #559dab9e
