@@ -136,7 +136,7 @@ class Selection(t.HasTraits):
 
     def to_dict(self) -> dict: return {n: getattr(self, n) for n in self.trait_names()}
 
-# %% ../../nbs/widgets/03_base.ipynb #f5b9a001
+# %% ../../nbs/widgets/03_base.ipynb #aa59ff33
 STILL = 45_000   # bytes of the still picture in an output
 
 class Widget(anywidget.AnyWidget):
@@ -144,7 +144,7 @@ class Widget(anywidget.AnyWidget):
     front, selects, together, first = "", (), (), ()
     meta, version = t.Dict().tag(sync=True), t.Int(0).tag(sync=True)
     selection = t.Dict(help="what is selected; read it, set it, observe it")
-    shared = None
+    shared, inks = None, 96                              # inks: colours of the PNG
 
     def __init_subclass__(cls, **more):
         if "front" in cls.__dict__: cls._esm, cls._css = esm(cls.front), css(cls.front)
@@ -244,11 +244,11 @@ class Widget(anywidget.AnyWidget):
         "A page of its own that needs no network; written to `path` when given."
         return _write(PAGE.format(title=html.escape(title or repr(self)), body=self.fragment()), path)
     def to_png(self, path=None, scale: float = 2, dark: bool = False):
-        "The picture as PNG bytes; at most 96 colours, so that it stays small."
+        "The picture as PNG bytes; few colours, so that it stays small."
         from PIL import Image
         figure, raw, out = self.picture(dark), io.BytesIO(), io.BytesIO()
         figure.savefig(raw, format="png", dpi=50 * scale)
-        Image.open(raw).convert("RGB").quantize(96).save(out, "PNG", optimize=True)
+        Image.open(raw).convert("RGB").quantize(self.inks).save(out, "PNG", optimize=True)
         return _write(out.getvalue(), path)
     def to_svg(self, path=None, dark: bool = False):
         "The picture as SVG text, letters as shapes so that it looks the same everywhere."

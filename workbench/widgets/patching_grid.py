@@ -90,7 +90,7 @@ def _init(
     if mode() == "live" if beside is None else beside: self.worker.start()
     else: self._at_once()
 
-# %% ../../nbs/widgets/09_patching_grid.ipynb #baf5c7f8
+# %% ../../nbs/widgets/09_patching_grid.ipynb #916c4858
 def _trait(made, **tags): return made.tag(sync=True, view=True, **tags)
 
 class PatchingGrid(Widget):
@@ -108,6 +108,7 @@ class PatchingGrid(Widget):
     layer, head, locked = _trait(t.Int(0)), _trait(t.Int(0)), _trait(t.List(t.Int()))
     hovered = t.List(t.Int(), maxlen=3).tag(sync=True)
     detail, held, status = t.Dict().tag(sync=True), t.Dict().tag(sync=True), t.Dict().tag(sync=True)
+    inks = 200
     lm = pairs = sweep = worker = asked = source = None
 
     # -- what is refused, and what follows from what -----------------------------------------------------------------

@@ -63,7 +63,7 @@ export function render({ model, el }) {
 
   // --- colours -------------------------------------------------------------------------------------------------------
   let dark, inks, css;
-  const theme = watchTheme(root, d => { if (d !== dark) { paintWith(d); drawAll(); } });
+  const theme = watchTheme(root, d => { if (d !== dark || !css.known) { paintWith(d); drawAll(); } });
   function paintWith(d) {
     dark = d; ({ inks, css } = palette(root, d)); cached.picture = null;
   }

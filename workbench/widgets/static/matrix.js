@@ -6,9 +6,9 @@ export const LOCK_HUES = ["blue", "orange", "purple"];
 export const rgb = c => `rgb(${c})`;
 export function palette(root, dark) {                     // colours of a theme: ramps for cells, `css` for lines and words
   root.dataset.theme = dark ? "dark" : "light";
-  const c = getComputedStyle(root);
+  const c = getComputedStyle(root), clear = /^$|^transparent$|^rgba\(.*, 0\)$/.test(c.backgroundColor);   // nothing is known of a root that is not in the page yet
   return { inks: { one: ramp(dark, false), two: ramp(dark, true), locks: LOCK_HUES.map(hue => ramp(dark, false, hue)) },
-    css: { ink: c.color, soft: dark ? "#aaa" : "#555", ground: dark ? "#191919" : "#ededed", paper: dark ? "#222" : "#fff", page: c.backgroundColor, accent: dark ? "#ffb454" : "#c2410c", font: c.fontFamily } };
+    css: { known: root.isConnected, ink: c.color || (dark ? "#ddd" : "#222"), soft: dark ? "#aaa" : "#555", ground: dark ? "#191919" : "#ededed", paper: dark ? "#222" : "#fff", page: clear ? (dark ? "#111" : "#fff") : c.backgroundColor, accent: dark ? "#ffb454" : "#c2410c", font: c.fontFamily || "sans-serif" } };
 }
 
 // --- cells -----------------------------------------------------------------------------------------------------------

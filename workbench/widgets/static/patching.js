@@ -62,7 +62,7 @@ export function render({ model, el }) {
 
   // --- colours -------------------------------------------------------------------------------------------------------
   let dark, inks, css, patterns = {};
-  const theme = watchTheme(root, d => { if (d !== dark) { paintWith(d); drawAll(); } });
+  const theme = watchTheme(root, d => { if (d !== dark || !css.known) { paintWith(d); drawAll(); } });
   function stripes(colour, gap, back, width) {             // a tile of diagonal lines
     const r = devicePixelRatio || 1, c = h("canvas", { width: gap * r, height: gap * r }), g = c.getContext("2d"); g.scale(r, r); g.strokeStyle = colour; g.lineWidth = width;
     g.beginPath(); for (const o of [-gap, 0, gap]) { if (back) { g.moveTo(o, 0); g.lineTo(o + gap, gap); } else { g.moveTo(o, gap); g.lineTo(o + gap, 0); } } g.stroke(); return c;
