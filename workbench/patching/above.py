@@ -51,7 +51,7 @@ def positions_of(pairs, batch, position) -> torch.Tensor:
     if bool(((at < 0) | (at >= lengths)).any()): raise PatchError(f"Position {int(torch.as_tensor(position).flatten()[0])} does not exist in a prompt of {int(lengths.min())} tokens.")
     return at[:, None]
 
-# %% ../../nbs/patching/29_above.ipynb #6a9172f6
+# %% ../../nbs/patching/29_above.ipynb #907936ed
 class Above:
     "Everything above one site of some prompts: `values` (row, place, d) that are there now, and `logits(new)` (row, vocab) at the answer."
     def __init__(self, lm, batch, site, at, targets=None):
@@ -78,11 +78,11 @@ class Above:
         l, self.first = self.site.layer, int(self.at.min())
         self.suffix = self.run.tensor(f"resid_pre.{l}")[:, self.first:]
         past = [[self.run.tensor(f"{n}.{i}")[:, :self.first].transpose(1, 2) for n in "kv"] for i in range(l, self.lm.n_layers)]
-        self.kv = [past[0]] * l + past
+        self.kv = past
         self.last = self.batch.last - self.first
         self.run = None
 
-# %% ../../nbs/patching/29_above.ipynb #7204dbb0
+# %% ../../nbs/patching/29_above.ipynb #1ea61717
 def _writer(site, rows, at, new):
     "An edit that writes `new` (row, place, d) at the places of these rows."
     def fn(v, spot):
@@ -101,7 +101,7 @@ def _logits(self, new, rows=None):
         done = self.lm.run(self.batch[pick.tolist()], edits=_writer(self.site, n, self.physical[pick], new), targets=None if self.targets is None else self.targets[pick.tolist()])
         return done.last_logits.float()
     suffix, grad = self.suffix[pick], torch.is_grad_enabled() and new.requires_grad
-    prefix = [Prefix(k[pick], v[pick]) for k, v in self.kv]
+    above = [Prefix(k[pick], v[pick]) for k, v in self.kv]; prefix = [above[0]] * self.site.layer + above      # layers below are not run; only the length of their prefix is read
     places, index = self.last[pick].unique(return_inverse=True)
     with nullcontext() if grad else torch.no_grad():
         z = self.lm.resume(suffix.detach().requires_grad_(grad), self.site.layer, prefix, logits_at=places.tolist(), edits=[_writer(self.site, n, self.at[pick] - self.first, new)])
