@@ -107,11 +107,12 @@ def _named(self, mask):
     "The names of the edges that are on in `mask`."
     return [edge_name(self.senders[s], self.receivers[r]) for s, r in (self.check(mask) & self.allowed).nonzero().tolist()]
 
-# %% ../../nbs/patching/10_graph.ipynb #d188541f
+# %% ../../nbs/patching/10_graph.ipynb #ef7e221c
 def _check(self, mask):
     "`mask` as a bool matrix of this graph, or an error that says the shape."
     m = torch.as_tensor(mask)
-    if m.shape[-2:] != self.allowed.shape: raise PatchError(f"An edge mask of this model is (sender={len(self.senders)}, receiver={len(self.receivers)}) and this one is {tuple(m.shape)}; start from graph.allowed or graph.mask([...]).")
+    if m.shape[-2:] != self.allowed.shape or m.dim() > 3: raise PatchError(f"An edge mask of this model is (sender={len(self.senders)}, receiver={len(self.receivers)}) and this one is {tuple(m.shape)}; start from graph.allowed or graph.mask([...]).")
+    if m.dtype != torch.bool and bool(((m != 0) & (m != 1)).any()): raise PatchError("An edge mask holds True and False, and this one holds other numbers: turn scores into a mask with graph.top(scores, n).")
     return m.bool()
 
 Graph.pair, Graph.mask, Graph.named, Graph.check = _pair, _mask, _named, _check
@@ -187,7 +188,7 @@ def circuit_json(graph: Graph, keep=None, scores=None, node_scores=None) -> dict
 
 Graph.mib_names = _mib_names
 
-# %% ../../nbs/patching/10_graph.ipynb #115eb3c9
+# %% ../../nbs/patching/10_graph.ipynb #c51802c7
 def save_circuit(path, graph: Graph, keep=None, scores=None, node_scores=None) -> Path:
     "Write `circuit_json` to `path`. Returns the path."
     path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
@@ -196,16 +197,24 @@ def save_circuit(path, graph: Graph, keep=None, scores=None, node_scores=None) -
 
 def _of_file(found, model):
     cfg = found["cfg"]; kv = cfg.get("n_kv_heads")
+    if missing := [k for k in ("n_layers", "n_heads", "d_model") if k not in cfg]: raise PatchError(f"This is no circuit in MIB's form: its cfg has no '{missing[0]}'.")
     if model is not None: graph = Graph.of(model)
     else: graph = Graph(cfg["n_layers"], cfg["n_heads"], kv or cfg["n_heads"], cfg["d_model"], bool(cfg.get("parallel_attn_mlp")), cfg.get("model", ""), cfg.get("revision", ""))
     for key, have in (("n_layers", graph.n_layers), ("n_heads", graph.n_heads), ("d_model", graph.d_model), ("parallel_attn_mlp", graph.parallel)):
         if key in cfg and cfg[key] != have: raise PatchError(f"The circuit is of a model with {key}={cfg[key]} and this one has {have}: open the model it was found on.")
     return graph, kv is None and graph.n_kv_heads != graph.n_heads
 
-# %% ../../nbs/patching/10_graph.ipynb #9184cffe
+# %% ../../nbs/patching/10_graph.ipynb #dd88a8e8
+def _read(path):
+    try: found = json.loads(Path(path).read_text())
+    except OSError: raise PatchError(f"There is no file {path}: give the path that save_circuit() returned.") from None
+    except ValueError as e: raise PatchError(f"{path} is not json: {e}.") from None
+    if not isinstance(found, dict): raise PatchError(f"{path} is no circuit in MIB's form: it holds a list or a number.")
+    return found
+
 def load_circuit(source, lm=None) -> tuple:
     "`(graph, keep, scores, node_scores)` from a file or dict in MIB's form; `lm` fixes the model, and its K/V groups. Raises `PatchError`."
-    found = source if isinstance(source, dict) else json.loads(Path(source).read_text())
+    found = source if isinstance(source, dict) else _read(source)
     if missing := [k for k in ("cfg", "nodes", "edges") if k not in found]: raise PatchError(f"This is no circuit in MIB's form: it has no '{missing[0]}'.")
     graph, add = _of_file(found, lm); keep, scores = torch.zeros_like(graph.allowed), torch.zeros(graph.allowed.shape, dtype=torch.float64)
     for s, r in graph.edges:
