@@ -39,7 +39,7 @@ def mode() -> str:
     if forced == "auto": _seen["live"] = _seen["live"] or _asked_by_a_front_end()
     return {"auto": "live" if _seen["live"] else "page"}.get(forced, forced)
 
-# %% ../../nbs/widgets/03_base.ipynb #753d8d51
+# %% ../../nbs/widgets/03_base.ipynb #ae92faaa
 def static(name: str) -> str:
     "A file of the front end."
     return (files("workbench.widgets")/"static"/name).read_text("utf-8")
@@ -55,11 +55,20 @@ def files_of(file: str) -> list:
     "A file of the front end after all that it imports, each once."
     return list(dict.fromkeys([*(f for needed in IMPORT.findall(static(file)) for f in files_of(needed)), file]))
 
+def _used(source: str) -> str:
+    "JavaScript without the declarations at its top level that nothing else in it names, `render` excepted."
+    blocks = re.split(r"^(?=(?:async )?(?:function|const|let|class) )", source, flags=re.M)
+    for i, block in reversed(list(enumerate(blocks))):
+        names = re.findall(r"^(?:async )?(?:function|class) (\w+)", block) or (re.findall(r"(?:^const |^let |, )(\w+) = ", block) if block.startswith(("const", "let")) else ["render"])
+        rest = "".join(b for j, b in enumerate(blocks) if j != i)
+        if names and "render" not in names and not any(re.search(rf"\b{n}\b", rest) for n in names): blocks[i] = ""
+    kept = "".join(blocks); return kept if kept == source else _used(kept)
+
 @lru_cache
 def module(name: str) -> str:
-    "The whole code of the widget `name`, its own file and what that imports, as one ES module."
-    parts = [re.sub(r"^export ", "", _lean(IMPORT.sub("", static(f))), flags=re.M) for f in files_of(f"{name}.js")]
-    return "\n".join(parts) + f"\nexport default {{ render }};\n//# sourceURL=workbench-{name}.js\n"
+    "The whole code of the widget `name`, its own file and what it needs of those that it imports, as one ES module."
+    parts = [re.sub(r"^export ", "", IMPORT.sub("", static(f)), flags=re.M) for f in files_of(f"{name}.js")]
+    return _lean(_used("\n".join(parts))) + f"\nexport default {{ render }};\n//# sourceURL=workbench-{name}.js\n"
 
 @lru_cache
 def packed(name: str) -> str:
@@ -136,7 +145,7 @@ class Selection(t.HasTraits):
 
     def to_dict(self) -> dict: return {n: getattr(self, n) for n in self.trait_names()}
 
-# %% ../../nbs/widgets/03_base.ipynb #aa59ff33
+# %% ../../nbs/widgets/03_base.ipynb #d59549e4
 STILL = 45_000   # bytes of the still picture in an output
 
 class Widget(anywidget.AnyWidget):
@@ -219,7 +228,8 @@ class Widget(anywidget.AnyWidget):
     def _fallback(self) -> str:
         cell = lambda tag, v: f"<{tag}>{html.escape(str(v))}</{tag}>"
         table = "".join(f"<tr>{''.join(cell('td' if i else 'th', v) for v in row)}</tr>" for i, row in enumerate(self.rows()))
-        images = (self.to_png(scale=s) for s in (2, 1.4, 1)); image = next((i for i in images if len(i) <= STILL), None) or self.to_png(scale=.8)
+        image = self.to_png()
+        if len(image) > STILL: image = self.to_png(scale=max(.8, 1.7 * (STILL / len(image)) ** .5))
         image = base64.b64encode(image).decode()
         return f'<img alt="{html.escape(repr(self), quote=True)}" style="max-width:100%" loading="lazy" src="data:image/png;base64,{image}"><details><summary>{html.escape(repr(self))}</summary><table>{table}</table></details>'
     def _page_data(self) -> dict:

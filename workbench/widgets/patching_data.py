@@ -204,7 +204,7 @@ class PatchingData:
 
 def _few(x): return f"{x[:6]}" + ("..." if len(x) > 6 else "") if isinstance(x, list) else str(x)
 
-# %% ../../nbs/widgets/07_patching_data.ipynb #aaa0b535
+# %% ../../nbs/widgets/07_patching_data.ipynb #253b7e8a
 def column_labels(grid) -> list:
     "`[text, text of the twin or None, how many texts the prompts have here]` of each column."
     clean, corrupt = (tokens_of(grid.ds, w) if grid.axis == "pos" else None for w in ("token", "corrupt_token"))
@@ -241,7 +241,8 @@ def facet_labels(grid) -> list:
     found = []
     for site, unit in grid.facets:
         bare = (parse(site).name if parse(site) else site) if "," not in site else site
-        found.append(dict(site=site, unit=unit, name=bare, label=LABELS.get(bare, bare) + (f", {UNITS[unit_dim(grid.ds)]} {unit}" if unit is not None else "")))
+        s = parse(site) if "," not in site else None; side = f"{s.stack}: " if s and s.stack else ""
+        found.append(dict(site=site, unit=unit, name=bare, cross=bool(s and s.cross), label=side + ("cross-attention " if s and s.cross else "") + LABELS.get(bare, bare) + (f", {UNITS[unit_dim(grid.ds)]} {unit}" if unit is not None else "")))
     return found
 
 def describe(data: PatchingData) -> dict:
@@ -251,13 +252,16 @@ def describe(data: PatchingData) -> dict:
                 n=g.n, n_b=data.b.n if data.b is not None else 0, paired=data.paired, prompts=prompt_tokens(g), noising=g.noising, ablation=a.get("ablation", "patch"), method=a.get("method", ""), model=a.get("model", ""), first_order="first" in str(a.get("method", "")) or "attribution" in str(a.get("method", "")),
                 why=why_empty(g), causal="earlier positions see later ones" not in str(a.get("exactness", "")), level=.95)
 
-# %% ../../nbs/widgets/07_patching_data.ipynb #a1c4cc21
+# %% ../../nbs/widgets/07_patching_data.ipynb #f7a73b4e
 @dataclass
 class Joint:
-    "Some cells patched together: `values` and `base` (the run that is patched) {metric: (prompt,)}, `logits` {clean, corrupt, patched: (prompt, vocab)}."
+    "Some cells patched together: `values` and `base` (the run that is patched) {metric: (prompt,)}, `logits` {clean, corrupt, patched: (prompt, vocab)}; NaN in prompts that have none of the places."
     values: dict
     base: dict
     logits: dict
+    def mean(self, metric: str) -> float:
+        "Mean over the prompts that have a value."
+        x = self.values[metric]; return float(np.nanmean(x)) if np.isfinite(x).any() else float("nan")
 
 def joint(sweep: Sweep, cells: list) -> Joint:
     "Patch all of `cells` ({site, layer, head, pos} each) together in every prompt, in plain full passes."
@@ -266,6 +270,9 @@ def joint(sweep: Sweep, cells: list) -> Joint:
         for side in ("clean", "corrupt"):
             if getattr(sweep.pairs, side) is not None: logits[side][rows] = last_logits(sweep.lm, plain(sweep.pairs.side(side), rows), (), targets_of(sweep.pairs, rows), sweep.grows)[1].cpu()
         logits["patched"][rows] = patched_logits(sweep, cells, rows).cpu()
+    if "pos" in cells[0]:
+        where = {label: mask.any(1).cpu() for label, mask in sweep.cells.places}; there = torch.stack([where[c["pos"]] for c in cells]).any(0)
+        logits["patched"][~there] = torch.nan
     if sweep._reference is not None: sweep._reference[:] = logits["clean"]
     read = {side: {m.name: m(z, every).numpy() for m in sweep.measures} for side, z in logits.items()}
     values, base = read["patched"], read[sweep.base_side]
@@ -286,5 +293,5 @@ def next_tokens(found: Joint, tokenizer, prompt: int, k: int = 5) -> list:
     "`[token, p clean, p corrupted, p patched, {run: logit}]` of the union of the top k, most likely when patched first."
     there = {s: z[prompt].double() for s, z in found.logits.items() if bool(torch.isfinite(z[prompt]).all())}; p = {s: z.softmax(-1) for s, z in there.items()}
     ids = dict.fromkeys(i for s in ("patched", "clean", "corrupt") if s in p for i in p[s].topk(min(k, len(p[s]))).indices.tolist())
-    get = lambda d, s, i: float(d[s][i]) if s in d else None
+    get = lambda d, s, i: float(d[s][i]) if s in d else None                    # a prompt without the place has no patched run
     return [[token_str(tokenizer, i), get(p, "clean", i), get(p, "corrupt", i), get(p, "patched", i), {s: get(there, s, i) for s in there}] for i in ids]

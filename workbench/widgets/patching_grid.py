@@ -33,13 +33,13 @@ from .patching_picture import patching_figure, scale_end
 from .tokens import display_token, shorten
 from .work import Worker
 
-# %% ../../nbs/widgets/09_patching_grid.ipynb #0f21dbbe
+# %% ../../nbs/widgets/09_patching_grid.ipynb #47e9a434
 SITES = {"head": ("z",), "kv_head": ("v",), "neuron": ("mlp_post",), "": ("resid_pre", "attn_out", "mlp_out")}
 PUSH = .15                 # seconds between two pictures of a grid that fills
 CHUNK = 1.5e8              # bytes of one piece of work: small enough that a click does not wait long
 HELD, TOLD = 64, 16        # selections whose answers are kept; prompts whose next tokens are told
 PAGE_BYTES = 3 * 2**20     # arrays that a page holds besides the maps on view
-FROM = {"patch": "{} → {}", "zero": "{} → zero", "mean": "{} → mean", "resample": "{} → another prompt"}
+FROM = {"patch": "{0} → {1} ({1} values into the {0} run)", "zero": "{} → zero", "mean": "{} → mean", "resample": "{} → another prompt"}
 
 def _again(task):
     "The call that makes a built-in task again, where it gives these very items."
@@ -86,11 +86,11 @@ def _init(
     self.asked = dict(sites=sites, by=by, metrics=_metrics(metrics, pairs), direction=direction, ablation=ablation, positions=positions, seed=seed)
     self.sweep = Sweep(lm, pairs, made, self.asked["metrics"], direction, ablation, seed, coarse=True, memory=CHUNK)
     self._begin(PatchingData(Grid(self.result, done=False)), shared, view)
-    self.worker = Worker(self._pieces(preview and ablation == "patch"), self._piece, self._ended)
+    self.worker = Worker(self._pieces(preview and ablation == "patch"), self._piece, self._ended, self._failed_click)
     if mode() == "live" if beside is None else beside: self.worker.start()
     else: self._at_once()
 
-# %% ../../nbs/widgets/09_patching_grid.ipynb #916c4858
+# %% ../../nbs/widgets/09_patching_grid.ipynb #f6bf8d0d
 def _trait(made, **tags): return made.tag(sync=True, view=True, **tags)
 
 class PatchingGrid(Widget):
@@ -108,8 +108,9 @@ class PatchingGrid(Widget):
     layer, head, locked = _trait(t.Int(0)), _trait(t.Int(0)), _trait(t.List(t.Int()))
     hovered = t.List(t.Int(), maxlen=3).tag(sync=True)
     detail, held, status = t.Dict().tag(sync=True), t.Dict().tag(sync=True), t.Dict().tag(sync=True)
+    child = t.Unicode().tag(sync=True)                   # the explorer that the page shows below
     inks = 200
-    lm = pairs = sweep = worker = asked = source = None
+    lm = pairs = sweep = worker = asked = source = _child = None
 
     # -- what is refused, and what follows from what -----------------------------------------------------------------
     @t.validate("metric")
@@ -165,6 +166,7 @@ class PatchingGrid(Widget):
         self._inspect_soon()
     def close(self):
         if self.worker is not None: self.worker.close()
+        if self._child is not None: self._child.close()
         super().close()
 
 # %% ../../nbs/widgets/09_patching_grid.ipynb #e5825550
@@ -188,13 +190,17 @@ def _of(cls, result, against=None, lm=None, pairs=None, preview=None, shared=Non
 
 PatchingGrid._begin, PatchingGrid.of = _begin, classmethod(_of)
 
-# %% ../../nbs/widgets/09_patching_grid.ipynb #885ef665
+# %% ../../nbs/widgets/09_patching_grid.ipynb #f0aaac16
+def _done_to(ds):
+    "Direction and ablation of a result, in words."
+    kind = str(ds.attrs.get("ablation", "patch")); noising = str(ds.attrs.get("direction", "")).startswith("noising"); base, other = ("clean", "corrupted") if noising else ("corrupted", "clean")
+    return f"{'noising' if noising else 'denoising'}: {FROM.get(kind.split(',')[0], '{0} → {1}').format(base, other)}", f"ablation: {kind}"
+
 def _title(self):
-    g = self.data.a; a = g.ds.attrs; base, other = ("clean", "corrupted") if g.noising else ("corrupted", "clean"); kind = str(a.get("ablation", "patch"))
-    about = self.pairs.about.get("task") if self.pairs is not None else a.get("task")
-    first = self.pairs.clean.texts[0] if self.pairs is not None and self.pairs.clean.texts else None
-    what = about or (shorten(" ".join(first.split()), 60) if first else "")
-    return " · ".join(x for x in (a.get("model", ""), what, f"{'noising' if g.noising else 'denoising'}: {FROM.get(kind.split(',')[0], '{} → {}').format(base, other)}", f"ablation: {kind}", f"n {g.n}" + (f" against {self.data.b.n}" if self.data.b is not None else "")) if x)
+    a, b = (None if g is None else g.ds for g in (self.data.a, self.data.b)); first = self.pairs.clean.texts[0] if self.pairs is not None and self.pairs.clean.texts else None
+    what = (self.pairs.about.get("task") if self.pairs is not None else a.attrs.get("task")) or (shorten(" ".join(first.split()), 60) if first else "")
+    parts = lambda ds: (str(ds.attrs.get("model", "")), *_done_to(ds), f"n {ds.sizes['prompt']}"); one, two = parts(a), parts(a if b is None else b)
+    return " · ".join(x for x in (one[0] if one[0] == two[0] else f"A {one[0]}, B {two[0]}", what, *(x if x == y else f"A {x}, B {y}" for x, y in zip(one[1:], two[1:]))) if x)
 
 def _explain(self):
     g = self.data.a; kind = str(g.ds.attrs.get("ablation", "patch")).split(",")[0]
@@ -219,15 +225,20 @@ def _line(self):
     read = "recovery" if "recovery" in self.data.metrics() else a["metrics"][0]
     needed = "from workbench.tasks import make; " if made == self.source else "from workbench.patching.pairs import Pairs; " if made.startswith("Pairs") else ""
     return (f"{needed}from workbench.widgets.patching_data import patch_cells; patch_cells(lm, {made}, CELLS, metrics={list(a['metrics'])!r}, "
-            f"direction={'denoising' if base_side == 'corrupt' else 'noising'!r}, ablation={a['ablation']!r}{extra}).values[{read!r}].mean()")
+            f"direction={'denoising' if base_side == 'corrupt' else 'noising'!r}, ablation={a['ablation']!r}{extra}).mean({read!r})")
+
+@property
+def _stack(self):
+    "The stack of an encoder-decoder model that the sites are in."
+    return None if self.lm is None or self.lm.kind != "seq2seq" else parse(self.data.a.facets[0][0]).stack or "decoder"
 
 def _describe(self):
     "Tell the page what there is."
-    live = mode() == "live"; info = describe(self.data); lm = self.lm; g = self.data.a; kind = lm.kind if lm is not None else None
-    numbered = g.axis == "pos" and all(isinstance(c, int) for c in g.columns)
+    live = mode() == "live"; info = describe(self.data); lm = self.lm; g = self.data.a; kind = lm.kind if lm is not None else None; stack = self._stack
+    numbered = g.axis == "pos" and all(isinstance(c, int) for c in g.columns) and not any(f["cross"] for f in info["facets"])       # cross-attention mixes two texts' positions
     info |= dict(title=self._title(), said=self._said(), explain=self._explain(), live=live, editable=self.pairs is not None, line=self._line(), place_labels=[c if isinstance(c, (int, str)) else str(c) for c in g.columns], numbered=numbered, unit_dim=unit_dim(g.ds),
-                 depth=lm.n_layers if lm is not None else max(g.layers) + 1, heads=lm is not None and self.pairs is not None and unit_dim(g.ds) in ("head", "kv_head"), variable="grid", groups=lm.n_heads // lm.n_kv_heads if lm is not None else 1, parallel=bool(lm.main.row.parallel) if lm is not None else False)
-    if kind is not None: info["causal"] = kind == "causal"
+                 depth=lm.stacks[stack].n_layers if lm is not None else max(g.layers) + 1, heads=self.pairs is not None and stack != "decoder" and unit_dim(g.ds) in ("head", "kv_head"), groups=lm.n_heads // lm.n_kv_heads if lm is not None else 1, parallel=bool(lm.main.row.parallel) if lm is not None else False)
+    if kind is not None: info["causal"] = kind == "causal" or kind == "seq2seq" and stack == "decoder"
     self.meta = info
 
 def _said(self):
@@ -237,8 +248,9 @@ def _said(self):
     return " · ".join(p for p in parts if p)
 
 for _f in (_title, _explain, _literal, _line, _describe, _said): setattr(PatchingGrid, _f.__name__, _f)
+PatchingGrid._stack = _stack
 
-# %% ../../nbs/widgets/09_patching_grid.ipynb #63ff390a
+# %% ../../nbs/widgets/09_patching_grid.ipynb #a2be2753
 def _pieces(self, preview):
     "What the worker does, piece by piece: None after the preview, the sweep's progress after each chunk."
     if preview:
@@ -273,13 +285,14 @@ def _push(self):
         if self.which == "A": self.send(*self._reply(dict(kind="chunk", key=key, version=self.version)))
 
 def _ended(self, error):
-    "The end of the sweep, or of something asked."
+    "The end of the sweep."
     if error is not None and not isinstance(error, WorkbenchError): error = WorkbenchError(f"{type(error).__name__}: {error}")
-    if error is not None and not self.worker.finished.is_set(): self.detail = dict(id=_id(self.region), error=str(error), stamp=time.time()); return
     if error is not None: self._update(dict(state="error", text=str(error)), True); self._failed = error; return
     s = self.sweep; self.note = self._agreement() if self._previews is not None else self.note
     self._update(dict(state="done", share=1., cells=len(s.cells), text=f"{len(s.cells)} cells x {len(s.pairs)} prompts: {s.work:.1f} forward passes' work instead of {s.computed + len(s.pairs)}, {s.seconds:.1f} s"), True)
     if self.region: self._inspect_soon()
+
+def _failed_click(self, error): self.detail = dict(id=_id(self.region), error=f"{'' if isinstance(error, WorkbenchError) else type(error).__name__ + ': '}{error}", stamp=time.time())
 
 def _agreement(self):
     "How well the preview had ranked the cells."
@@ -291,11 +304,11 @@ def _at_once(self):
     "Where nobody looks on: all pieces, then the end."
     for piece in self.worker.steps:
         if self.sweep.stopped: break
-    self.worker.finished.set(); self._ended(None)
+    self.worker.end(None)
 
-for _f in (_pieces, _piece, _update, _push, _ended, _agreement, _at_once): setattr(PatchingGrid, _f.__name__, _f)
+for _f in (_pieces, _piece, _update, _push, _ended, _failed_click, _agreement, _at_once): setattr(PatchingGrid, _f.__name__, _f)
 
-# %% ../../nbs/widgets/09_patching_grid.ipynb #a79ac7d9
+# %% ../../nbs/widgets/09_patching_grid.ipynb #9ae57f44
 def stop(self):
     "Stop computing; what is there stays and is a valid partial result. `go_on()` continues."
     if self.worker is None or self.worker.finished.is_set(): return self
@@ -308,8 +321,9 @@ def go_on(self):
     return self
 
 def wait(self, seconds: float | None = None):
-    "Wait until the grid is finished (or `seconds` have passed); raises what stopped it."
-    if self.worker is not None and self.worker.thread.ident is not None: self.worker.finished.wait(seconds); time.sleep(.01)
+    "Wait until the grid is finished or stopped, or `seconds` have passed; raises what broke it."
+    end = time.monotonic() + (np.inf if seconds is None else seconds); running = self.worker is not None and self.worker.thread.is_alive()
+    while running and not self.sweep.stopped and time.monotonic() < end and not self.worker.finished.wait(.05): pass
     if getattr(self, "_failed", None) is not None: raise self._failed
     return self
 
@@ -390,23 +404,32 @@ def _inspect_soon(self):
 
 for _f in (select, cells, line, _hook, inspect, _look, _inspect_soon): setattr(PatchingGrid, _f.__name__, _f)
 
-# %% ../../nbs/widgets/09_patching_grid.ipynb #2b5d2506
+# %% ../../nbs/widgets/09_patching_grid.ipynb #687943d1
 def _ids_of(batch, i): return batch.texts[i] if batch.texts else batch.ids[i][batch.mask[i].bool()].tolist()
 
 def explorer(self, prompt: int | None = None, **view) -> AttentionExplorer:
     "An AttentionExplorer on a prompt and its twin, linked: a head (or layer and token) selected in one is selected in the other."
     if self.pairs is None: raise WidgetError("An explorer needs the model and its pairs: PatchingGrid.of(result, lm=lm, pairs=pairs).")
     i = max(0, self.prompt) if prompt is None else prompt; against = None if self.pairs.corrupt is None else _ids_of(self.pairs.corrupt, i)
-    made = AttentionExplorer(self.lm, _ids_of(self.pairs.clean, i), against=against, **({"layer": self.layer, "head": self.head} if self._heads and self.region else {"layer": self.layer}) | view)
+    texts = {} if self.pairs.targets is None else dict(targets=_ids_of(self.pairs.targets, i))
+    made = AttentionExplorer(self.lm, _ids_of(self.pairs.clean, i), against=against, **texts, **({"layer": self.layer, "head": self.head} if self._heads and self.region else {"layer": self.layer}) | view)
     (self.shared or Selection().join(self)).join(made)
     return made
 
 def _attention(self, layer, head, prompt):
-    "Where a head looks in a prompt and its twin, (2, query, key)."
+    "Where a head looks in a prompt and its twin, (2, query, key); of a K/V head the first that reads it."
     if not self.meta["heads"]: raise WidgetError("There is no head to look at here.")
-    head = head * self.meta["groups"] if unit_dim(self.data.a.ds) == "kv_head" else head; both = [b for b in (self.pairs.clean, self.pairs.corrupt) if b is not None]
-    x = np.stack([self.lm.run([b.ids[prompt][b.mask[prompt].bool()].tolist()], keep=Site("pattern", layer=layer, head=head)).tensor(Site("pattern", layer=layer, head=head))[0, 0].float().numpy() for b in both])
-    return pack(x, self.lm.kind == "causal", code="f16")
+    site = Site("pattern", layer=layer, head=head * self.meta["groups"] if unit_dim(self.data.a.ds) == "kv_head" else head, stack=self._stack); both = [b for b in (self.pairs.clean, self.pairs.corrupt) if b is not None]
+    x = np.stack([self.lm.run([b.ids[prompt][b.mask[prompt].bool()].tolist()], keep=site).tensor(site)[0, 0].float().cpu().numpy() for b in both])
+    return pack(x, self.meta["causal"], code="f16")
+
+def _open_explorer(self):
+    "An explorer for the page, in place of the one it had."
+    old = self._child
+    try: self._child = self.explorer()
+    except WorkbenchError as e: self.detail = {**self.detail, "id": _id(self.region), "error": str(e), "stamp": time.time()}; return
+    self.child = f"IPY_MODEL_{self._child.model_id}"
+    if old is not None: old.close()
 
 def _chunk(self, key):
     if key[0] == "@attention": return self._attention(*map(int, key[1:]))
@@ -416,10 +439,11 @@ def _heard(self, message):
     kind = message.get("kind")
     if kind == "stop": self.stop()
     elif kind == "continue": self.go_on()
+    elif kind == "explorer": self._open_explorer()
 
-PatchingGrid.explorer, PatchingGrid._attention, PatchingGrid.chunk, PatchingGrid.heard = explorer, _attention, _chunk, _heard
+PatchingGrid.explorer, PatchingGrid._open_explorer, PatchingGrid._attention, PatchingGrid.chunk, PatchingGrid.heard = explorer, _open_explorer, _attention, _chunk, _heard
 
-# %% ../../nbs/widgets/09_patching_grid.ipynb #77750cc2
+# %% ../../nbs/widgets/09_patching_grid.ipynb #12d9e110
 def _page_keys(self):
     "What is on view first, then other metrics and sides, then every prompt while they fit."
     g = self.data.a; size = 2 * int(np.prod(g.shape)); room, out = PAGE_BYTES, []
@@ -431,7 +455,7 @@ def _page_keys(self):
             if not out or room > size * len(maps): out += [(w, m, what, "all") for what in maps]; room -= size * len(maps)
     if g.n > 1:
         for m, w in [(m, w) for m in metrics for w in which]:
-            if room > size * g.n: out.append((w, m, "prompts")); out.append((w, m, "prompts", "all")); room -= 2 * size * g.n
+            if room > size * g.n: out.append((w, m, "prompts", "all")); room -= size * g.n
         for p in range(g.n if 2 * size * g.n < room and size * g.n < PAGE_BYTES / 4 else 0): out += [(self.which, self.metric, what, p) for what in ("change", "state")]
     if self.prompt >= 0: out += [(self.which, self.metric, what, self.prompt) for what in ("change", "state", "value")]
     if self.meta["heads"]:

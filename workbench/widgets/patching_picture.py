@@ -17,7 +17,7 @@ from .colours import ramp
 from .patching_data import KNOWN, NOWHERE, PENDING, PREVIEW, UNDEFINED
 from .tokens import display_token, shorten
 
-# %% ../../nbs/widgets/08_patching_picture.ipynb #7c0e2e15
+# %% ../../nbs/widgets/08_patching_picture.ipynb #31306662
 def scale_end(ends: dict, x, how="anchors", top=0.) -> float:
     "Where the colours end: as static/cells.js has it."
     if top: return top
@@ -36,11 +36,15 @@ def _marks(ax, x, state, top, doubt, dark):
     for where, marker, colour, size in ((state == UNDEFINED, "x", "#d0f", 16), (state == KNOWN, ".", ink, 3), (state == PREVIEW, "$≈$", ink, 16), (far & (x > 0), "$+$", "black" if dark else "white", 24), (far & (x < 0), "$-$", "black" if dark else "white", 24)):
         if where.any(): r, c = np.where(where); ax.scatter(c, r, s=size, marker=marker, color=colour, linewidths=1)
 
+def _column(c):
+    "Text of a column: the token, how many others there are, the twin's."
+    text = shorten(drawable(display_token(c[0])), 12) + (f" +{c[2] - 1}" if c[2] > 1 else "")
+    return text if c[1] is None else f"{text} | {shorten(drawable(display_token(c[1])), 12)}"
+
 def _columns(ax, columns, ink, accent):
     "Tokens, those of the twin below where they differ, and a line under columns that differ."
     step = max(1, -(-len(columns) // 48)); at = [i for i, c in enumerate(columns) if i % step == 0 or c[1] is not None]
-    text = lambda c: shorten(drawable(display_token(c[0])), 12) + (f" +{c[2] - 1}" if c[2] > 1 else "")
-    ax.set_xticks(at, [text(columns[i]) + (f" | {shorten(drawable(display_token(columns[i][1])), 12)}" if columns[i][1] is not None else "") for i in at], rotation=90, parse_math=False)
+    ax.set_xticks(at, [_column(columns[i]) for i in at], rotation=90, parse_math=False)
     for label, i in zip(ax.get_xticklabels(), at):
         if columns[i][1] is not None: label.set_color(accent); ax.add_patch(Rectangle((i - .45, -.53), .9, 0, lw=3, edgecolor=accent, clip_on=False))
 
@@ -57,21 +61,22 @@ def _facet(ax, f, info, x, state, doubt, top, how, regions, dark, ink, accent):
     for side in ax.spines.values(): side.set_visible(False)
     return image
 
-# %% ../../nbs/widgets/08_patching_picture.ipynb #c7916191
+# %% ../../nbs/widgets/08_patching_picture.ipynb #e0a5078c
 def patching_figure(info, ends, x, state, low=None, high=None, *, title="", said="", top=1., how="linear", regions=(), zero="bottom", dark=False) -> Figure:
     "Facets of `x`, `state`, `low`, `high` (facet, layer, column); `info` is `describe(data)`, `ends` the metric's two runs on the scale that is drawn."
-    ink, ground, accent = ("#ddd", "#111111", "#ffb454") if dark else ("#333", "white", "#c2410c"); n = len(x); wide = len(info["columns"]) <= 40 or n == 1
-    figure = Figure(figsize=(12, 5.4 if wide else 2.2 * n + 1.6), facecolor=ground, layout="constrained")
-    axes = np.atleast_1d(figure.subplots(1, n, sharey=True) if wide else figure.subplots(n, 1, sharex=True))
+    ink, ground, accent = ("#ddd", "#111111", "#ffb454") if dark else ("#333", "white", "#c2410c"); n = len(x); wide = len(info["columns"]) <= 40 and n <= 4 or n == 1
+    rows = len(info["layers"]); below = .4 + .056 * max(len(_column(c)) for c in info["columns"])                    # inches for tokens: a layout that measures every text costs more than all the drawing
+    height = below + .75 + (max(1.2, min(3.6, .42 * rows)) if wide else n * (max(.9, min(2.6, .2 * rows)) + .25)); figure = Figure(figsize=(12, height), facecolor=ground)
+    axes = np.atleast_1d(figure.subplots(1, n, sharey=True) if wide else figure.subplots(n, 1, sharex=True)); figure.subplots_adjust(.035, below / height, .925, 1 - .62 / height, .03, .25)
     for f, ax in enumerate(axes):
         doubt = (low[f] <= 0) & (high[f] >= 0) & ~np.isin(state[f], (KNOWN, NOWHERE)) if low is not None else np.zeros(x[f].shape, bool)
         image = _facet(ax, f, info, x[f], state[f], doubt, top, how, regions, dark, ink, accent)
         if zero == "top" and (wide and f == 0 or not wide): ax.invert_yaxis()
-    bar = figure.colorbar(image, ax=list(axes), fraction=.03, pad=.01); bend = (lambda v: np.sign(v) * np.sqrt(abs(v))) if how == "sqrt" else (lambda v: v)
+    bar = figure.colorbar(image, cax=figure.add_axes([.933, below / height, .01, 1 - (below + .62) / height])); bend = (lambda v: np.sign(v) * np.sqrt(abs(v))) if how == "sqrt" else (lambda v: v)
     at = [(bend(v / top), f"{name} {v + shown:.3g}") for v, name, shown in ends if abs(v) <= top * 1.001]
     at = sorted([*at, *((v, text) for v, text in ((-1, f"−{top:.3g}"), (1, f"+{top:.3g}")) if not any(abs(v - u) < .05 for u, _ in at))])
     bar.set_ticks([v for v, _ in at], labels=[text for _, text in at])
     bar.ax.tick_params(colors=ink, labelsize=7); bar.outline.set_visible(False)
-    figure.suptitle(drawable(title), color=ink, fontsize=11, parse_math=False)
-    figure.supxlabel(drawable(said), color=ink, fontsize=8, parse_math=False)
+    figure.text(.5, 1 - .1 / height, drawable(title), color=ink, fontsize=min(11, 1400 / max(1, len(title))), ha="center", va="top", parse_math=False)
+    figure.text(.5, .06 / height, drawable(said), color=ink, fontsize=8, ha="center", va="bottom", parse_math=False)
     return figure

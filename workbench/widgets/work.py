@@ -10,13 +10,13 @@ import threading, time
 
 from ..lm.taps import ALONE
 
-# %% ../../nbs/widgets/10_work.ipynb #73130b32
+# %% ../../nbs/widgets/10_work.ipynb #fb9156f8
 PAUSE = .004     # seconds between two pieces: a lock that is taken again at once would never be given away
 
 class Worker:
-    "Runs `steps` (an iterator) piece by piece in a thread; `each(piece)` after every one, `ended(error)` at the end. What is asked goes first."
-    def __init__(self, steps, each, ended):
-        self.steps, self.each, self.ended, self.asked = iter(steps), each, ended, []
+    "Runs `steps` (an iterator) piece by piece in a thread; `each(piece)` after every one, `ended(error)` at the end, and only then `finished` is set. What is asked goes first; where it fails, `failed(error)`."
+    def __init__(self, steps, each, ended, failed):
+        self.steps, self.each, self.ended, self.failed, self.asked = iter(steps), each, ended, failed, []
         self.turn, self.paused, self.finished, self.closed = threading.Condition(), False, threading.Event(), False
         self.thread = threading.Thread(target=self._run, daemon=True, name="workbench widget")
 
@@ -43,10 +43,13 @@ class Worker:
             time.sleep(PAUSE)
     def _do(self, job):
         try: job()
-        except Exception as error: self.ended(error)
+        except Exception as error: self.failed(error)
     def _piece(self):
         try:
             with ALONE: piece = next(self.steps)
-        except StopIteration: self.finished.set(); self.ended(None)
-        except Exception as error: self.finished.set(); self.ended(error)
+        except StopIteration: self.end(None)
+        except Exception as error: self.end(error)
         else: self.each(piece)
+    def end(self, error):
+        try: self.ended(error)
+        finally: self.finished.set()

@@ -9,14 +9,14 @@ const MIXES = ["resid_pre", "k", "v"];                     // read by attention 
 const ATTENTION = n => n > 0 && n < 7, MLP = n => n > 7 && n < 11;
 export function reaches(from, to, { causal = true, parallel = false, groups = 1 } = {}) {   // from, to: {name, layer, pos, unit}, pos null when all are patched together
   const later = from.pos == null || to.pos == null || !causal || to.pos >= from.pos, here = from.pos == null || to.pos == null || to.pos === from.pos;
-  if (to.layer !== from.layer) return to.layer > from.layer && later;
-  const a = STAGE[from.name], b = STAGE[to.name];
+  const a = STAGE[from.name], b = STAGE[to.name], spread = MIXES.includes(from.name);
+  if (to.layer !== from.layer) return to.layer > from.layer && (spread || to.layer > from.layer + 1 || b > 1 && !(parallel && MLP(b)) ? later : here);   // what enters the next layer has not been mixed again
   if (a == null || b == null || b <= a || parallel && ATTENTION(a) && MLP(b) || from.name === "scores" && b < 3) return false;
   if (from.unit != null && to.unit != null && a > 0 && b < 6) {                             // heads of one layer meet in the stream, not before
     const kv = from.name === "k" || from.name === "v";
     if ((kv ? Math.floor(to.unit / groups) : to.unit) !== from.unit) return false;
   }
-  return MIXES.includes(from.name) && b > 1 && !(parallel && MLP(b)) ? later : here;
+  return spread && b > 1 && !(parallel && MLP(b)) ? later : here;
 }
 
 // --- where facets lie: beside each other while their cells stay readable, else below each other with one axis of tokens ---

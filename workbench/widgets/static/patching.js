@@ -19,7 +19,7 @@ export function render({ model, el }) {
   const root = h("section", { className: "wb wb-patching", "aria-label": "Patching grid" }), heading = h("div", { className: "wb-heading" }), said = h("div", { className: "wb-note" });
   const bar = h("progress", { max: 1, "aria-label": "How much is computed" }), progress = h("span", { className: "wb-note" }), stopper = h("button", { onclick: () => model.send({ kind: get("status").state === "stopped" ? "continue" : "stop" }) }), statusRow = h("div", { className: "wb-row wb-status" }, bar, progress, stopper);
   const plot = h("canvas", { tabIndex: 0, role: "application", "aria-roledescription": "patch grid", className: "wb-plot" }), legend = h("canvas", { className: "wb-scale", role: "img" }), looks = h("div", { className: "wb-row wb-looks" });
-  const readout = h("div", { className: "wb-readout", role: "status", "aria-live": "polite" }), side = h("aside", { className: "wb-pane wb-side", "aria-label": "The selected cells" }), pinned = h("div", { className: "wb-pins" });
+  const readout = h("div", { className: "wb-readout", role: "status", "aria-live": "polite" }), side = h("aside", { className: "wb-pane wb-side", "aria-label": "The selected cells" }), pinned = h("div", { className: "wb-pins" }), shelf = h("div");
   const table = h("table"), largestOf = h("details", { ontoggle: () => fillTable() }, h("summary", { text: "Largest cells as a table" }), table);
   const prompts = () => [["-1", meta().n > 1 ? `mean of ${meta().n}` : "the one"], ...Array.from({ length: Math.min(200, meta().n) }, (_, i) => [String(i), `prompt ${i}`])];
   const controls = {
@@ -30,7 +30,7 @@ export function render({ model, el }) {
   const tick = (trait, text) => { const box_ = h("input", { type: "checkbox", onchange: () => put({ [trait]: box_.checked }) }); return { el: h("label", { className: "wb-field" }, box_, h("span", { text })), read() { box_.checked = get(trait); } }; };
   const hatch = tick("hatch", "hatch what may be 0"), cone = tick("cone", "show what a cell can reach");
   root.append(heading, said, statusRow, h("div", { className: "wb-row" }, controls.metric.el, controls.which.el, whoField, hatch.el, cone.el), h("details", {}, h("summary", { text: "View" }), h("div", { className: "wb-row" }, ...["shade", "ends", "scale", "layer_zero"].map(k => controls[k].el))),
-    h("div", { className: "wb-panes" }, h("div", { className: "wb-pane wb-main" }, plot, legend, looks, readout, pinned, largestOf), side));
+    h("div", { className: "wb-panes" }, h("div", { className: "wb-pane wb-main" }, plot, legend, looks, readout, pinned, largestOf), side), shelf);
   el.append(root);
 
   // --- data ----------------------------------------------------------------------------------------------------------
@@ -152,10 +152,10 @@ export function render({ model, el }) {
     inside.forEach(([v, name], i) => { const x = place(v), up = i % 2 && Math.abs(x - place(inside[0][0])) < 90; g0.strokeStyle = css.ink; g0.lineWidth = 2; g0.beginPath(); g0.moveTo(x, 11); g0.lineTo(x, 30); g0.stroke(); g0.textAlign = x < pad + 30 ? "left" : x > pad + w - 30 ? "right" : "center"; g0.fillStyle = css.ink; g0.fillText(`${name} ${SHORT(v + (get("shade") === "change" && !apart() ? metric().base ?? 0 : 0))}`, x, up ? 5 : 37); });
     legend.setAttribute("aria-label", `Colours from minus ${number(d.top)} to ${number(d.top)}; ${marks.map(([v, name]) => `${name} at ${number(v)}`).join(", ")}`);
     const found = [[PENDING, "not computed yet"], [PREVIEW, "preview, first order"], [UNDEFINED, "no number"], [KNOWN, "0 by construction"], [NOWHERE, "no such place"]].filter(([k]) => d.seen.has(k)), doubts = d.low && get("hatch"), far = d.x.some(m => m.some(v => Math.abs(v) > d.top * 1.001));
-    const id = JSON.stringify([found, doubts, far, dark, meta().why]); if (looks.is === id) return; looks.is = id;
+    const id = JSON.stringify([found, doubts, far, dark, meta().why, get("prompt") < 0]); if (looks.is === id) return; looks.is = id;
     const swatch = (text, title, draw) => { const c = h("canvas", { className: "wb-swatch" }), q = sharp(c, 16, 14); q.fillStyle = css.ground; q.fillRect(0, 0, 16, 14); draw(q); return h("span", { className: "wb-note wb-look", title }, c, text); }, all = new Path2D(); all.rect(0, 0, 16, 14);
     const draw = { [PENDING]: q => fillWith(q, patterns.pending, all), [PREVIEW]: q => { q.fillStyle = rgb(inks.two[190]); q.fillRect(0, 0, 16, 14); q.fillStyle = css.paper; q.beginPath(); q.moveTo(0, 0); q.lineTo(9, 0); q.lineTo(0, 9); q.fill(); }, [UNDEFINED]: q => cross(q, 0, 0, 16, 14, css.ground), [KNOWN]: q => { q.fillStyle = css.paper; q.fillRect(0, 0, 16, 14); q.fillStyle = css.soft; q.fillRect(7, 6, 2, 2); }, [NOWHERE]: () => 0 };
-    looks.replaceChildren(...found.map(([k, text]) => swatch(text, meta().why[k], draw[k])), ...(doubts ? [swatch(`${Math.round(100 * meta().level)} % interval crosses 0`, "", q => { q.fillStyle = rgb(inks.two[170]); q.fillRect(0, 0, 16, 14); fillWith(q, patterns.doubt, all); })] : []), ...(far ? [swatch("past the end of the scale", "", q => { q.fillStyle = rgb(inks.two[255]); q.fillRect(0, 0, 16, 14); q.font = "12px sans-serif"; beyond(q, 8, 7, 1, inks.two); })] : []));
+    looks.replaceChildren(...found.map(([k, text]) => swatch(text, meta().why[k], draw[k])), ...(doubts ? [swatch(`${Math.round(100 * meta().level)} % interval crosses 0`, "", q => { q.fillStyle = rgb(inks.two[170]); q.fillRect(0, 0, 16, 14); fillWith(q, patterns.doubt, all); })] : []), ...(get("prompt") < 0 && meta().columns.some(c => c[2] > 1) ? [h("span", { className: "wb-note", text: "+n: n other words in other prompts" })] : []), ...(far ? [swatch("past the end of the scale", "", q => { q.fillStyle = rgb(inks.two[255]); q.fillRect(0, 0, 16, 14); q.font = "12px sans-serif"; beyond(q, 8, 7, 1, inks.two); })] : []));
   }
 
   // --- what a cell says ----------------------------------------------------------------------------------------------
@@ -230,7 +230,7 @@ export function render({ model, el }) {
     marks.forEach(([v, name]) => { g.strokeStyle = css.ink; g.lineWidth = 2; g.beginPath(); g.moveTo(x(v), 12); g.lineTo(x(v), 40); g.stroke(); g.fillStyle = css.soft; g.textAlign = x(v) < 60 ? "left" : x(v) > W - 60 ? "right" : "center"; g.fillText(name, x(v), 6); });
     changes.forEach((v, i) => { if (v !== v) return; const own = i === get("prompt"); g.fillStyle = own ? css.accent : css.ink; g.globalAlpha = own ? 1 : Math.max(.2, Math.min(.7, 12 / changes.length)); g.beginPath(); g.arc(x(v), 26 + (i * 7 % 11 - 5), own ? 4.5 : 3, 0, 7); g.fill(); }); g.globalAlpha = 1;
     if (changes.length > 1 && mean === mean) { g.strokeStyle = css.accent; g.lineWidth = 2; g.beginPath(); if (range && range[0] === range[0]) { g.moveTo(x(range[0]), 47); g.lineTo(x(range[1]), 47); } g.moveTo(x(mean), 43); g.lineTo(x(mean), 51); g.stroke(); g.fillStyle = css.soft; g.textAlign = "center"; g.fillText("mean", Math.max(20, Math.min(W - 20, x(mean))), 57); }
-    c.setAttribute("aria-label", `${changes.length} prompts, changes of ${metric().label} from ${number(Math.min(...changes))} to ${number(Math.max(...changes))}`);
+    const there = changes.filter(v => v === v); c.setAttribute("aria-label", `${there.length} prompts, changes of ${metric().label} from ${number(Math.min(...there))} to ${number(Math.max(...there))}`);
     c.title = "One dot for each prompt; click shows that prompt alone";
     c.addEventListener("click", e => { const [px] = pointAt(c, e, W); let best = -1, far = 12; changes.forEach((v, i) => { if (Math.abs(x(v) - px) < far) { far = Math.abs(x(v) - px); best = i; } }); if (best >= 0 && meta().n > 1) put({ prompt: best === get("prompt") ? -1 : best }); });
     return c;
@@ -247,7 +247,7 @@ export function render({ model, el }) {
     const chunk = store.get(["@attention", m.layers[r], unit, Math.max(0, get("prompt"))]); if (!chunk || chunk.missing) return [];
     return [h("div", { className: "wb-row" }, ...["clean", "corrupted"].slice(0, chunk.heads).map((name, i) => {
       const x = chunk.head(i), s = shader(x, 1, "sqrt", false), c_ = h("canvas", { role: "img", "aria-label": `attention of the head, ${name} prompt` }), g = sharp(c_, 128, 128); g.imageSmoothingEnabled = false; g.fillStyle = css.ground; g.fillRect(0, 0, 128, 128); g.drawImage(drawing(x, chunk.cols, chunk.rows, chunk.tri, s, inks.one), 0, 0, 128, 128);
-      return h("figure", {}, c_, h("figcaption", { className: "wb-note", text: `attends, ${name}` })); })), h("p", { className: "wb-note", text: `In full: ${m.variable}.explorer() opens the AttentionExplorer on this head; the two move together.` })];
+      return h("figure", {}, c_, h("figcaption", { className: "wb-note", text: `attends, ${name}` })); }))];
   }
   function reachText(region) {
     const m = meta(), [f, r, c] = ordered(region), L = m.layers; if (sizeOf(region) > 1 || m.axis !== "pos" || !m.numbered) return null;
@@ -262,10 +262,11 @@ export function render({ model, el }) {
   function drawSide() {
     const region = get("region"), m = meta();
     if (region.length !== 5 || !cached.x) { side.is = ""; return side.replaceChildren(h("p", { className: "wb-note", text: `${m.explain} Click a cell to look into it, drag to patch several together, click a layer or a token for a whole row or column.` })); }
-    const d = heldOf(region), one = sizeOf(region) === 1, [f, r, c] = ordered(region), changes = changesOf(region, d), attends = attention(region), p = Math.max(0, get("prompt")), rows = d?.tokens?.[p], range = d?.range?.[metric().name] ?? (one && cached.low ? [cached.low[f][at(f, r, c)], cached.high[f][at(f, r, c)]] : null);
-    const id = JSON.stringify([region, d?.stamp, metric().name, get("which"), get("prompt"), changes, attends.length, dark, running(), cached.state[f][at(f, r, c)], range]); if (side.is === id) return; side.is = id;
-    const code = h("code", { text: lineOf(m, region) }), button = h("button", { text: "Copy", title: "Copy the line that runs this again", onclick: () => copy(code.textContent, button, code) }), known = changes?.filter(v => v === v) ?? [], mean = known.length ? known.reduce((a, v) => a + v, 0) / known.length : NaN;
+    const d = heldOf(region), one = sizeOf(region) === 1, [f, r, c] = ordered(region), changes = changesOf(region, d), attends = attention(region), p = get("prompt") < 0 ? Math.max(0, changes?.findIndex(v => v === v) ?? 0) : get("prompt"), rows = d?.tokens?.[p], range = d?.range?.[metric().name] ?? (one && cached.low ? [cached.low[f][at(f, r, c)], cached.high[f][at(f, r, c)]] : null);
+    const known = changes?.filter(v => v === v) ?? [], mean = known.length ? known.reduce((a, v) => a + v, 0) / known.length : NaN;
     const figure = one ? figures(f, r, c) : known.length ? `${sizeOf(region)} cells together: ${metric().label} ${metric().constant ? number(mean + metric().base) : "change " + SIGNED(mean)}${range && range[0] === range[0] ? ` [${number(range[0])}, ${number(range[1])}]` : ""}, n ${known.length}` : `${sizeOf(region)} cells`;
+    const id = JSON.stringify([region, d?.stamp, metric().name, get("which"), get("prompt"), changes, attends.length, dark, running(), figure]); if (side.is === id) return; side.is = id;
+    const code = h("code", { text: lineOf(m, region) }), button = h("button", { text: "Copy", title: "Copy the line that runs this again", onclick: () => copy(code.textContent, button, code) });
     const sideName = m.noising ? "clean" : "corrupt", delta = row => row[4].patched == null || row[4][sideName] == null ? "" : SIGNED(row[4].patched - row[4][sideName]), doing = d?.error ?? (d || !m.editable ? null : one || running() ? "asking the model…" : "patching them together…");
     side.replaceChildren(h("h4", { text: nameOf(region) }), h("p", { className: "wb-figure", text: figure }),
       ...(doing ? [h("p", { className: "wb-note", role: d?.error ? "alert" : "status", text: doing })] : []), ...(!d && !m.editable && !one ? [h("p", { className: "wb-note", text: "Patching several cells together needs a kernel with the model." })] : []),
@@ -273,7 +274,7 @@ export function render({ model, el }) {
       ...(rows ? [nextTokens(m.n > 1 ? `What comes next, prompt ${p}${get("prompt") < 0 ? " (click a dot for another)" : ""}` : "What comes next", ["token", "clean", "corrupted", "patched", "Δ logit"], rows.map(row => [...row.slice(0, 4), delta(row)]), 24)] : []),
       ...attends, ...(d?.hook ? [h("p", { className: "wb-note" }, h("span", { text: "hook point " }), h("code", { text: d.hook }))] : []), ...(reachText(region) ? [h("p", { className: "wb-note", text: reachText(region) })] : []),
       ...(m.line ? [h("div", { className: "wb-line" }, code, button)] : []),
-      h("div", { className: "wb-row" }, h("button", { text: "whole row", onclick: () => choose(spread([f, r, null])) }), h("button", { text: "whole column", onclick: () => choose(spread([f, null, c])) }), h("button", { text: "pin", onclick: () => pin(region) }), h("button", { text: "clear", onclick: () => put({ region: [] }) })));
+      h("div", { className: "wb-row" }, h("button", { text: "whole row", onclick: () => choose(spread([f, r, null])) }), h("button", { text: "whole column", onclick: () => choose(spread([f, null, c])) }), h("button", { text: "pin", onclick: () => pin(region) }), ...(m.live && m.editable && model.widget_manager ? [h("button", { text: "attention explorer", title: "Opens below, on this head or token; the two move together", onclick: () => model.send({ kind: "explorer" }) })] : []), h("button", { text: "clear", onclick: () => put({ region: [] }) })));
   }
   function drawPins() {
     const list = get("pins"), value = p => { const [f, a, b] = ordered(p), d = heldOf(p); if (sizeOf(p) === 1) return cached.x ? figures(f, a, b) : ""; const ch = d?.changes?.[metric().name]?.filter(v => v != null); return ch?.length ? `${metric().label} ${metric().constant ? number(ch.reduce((x, v) => x + v, 0) / ch.length + metric().base) : "change " + SIGNED(ch.reduce((x, v) => x + v, 0) / ch.length)}` : "open it to patch these cells together"; };
@@ -298,13 +299,17 @@ export function render({ model, el }) {
     const made = JSON.stringify(prompts()); if (who.is !== made) { who.is = made; who.replaceChildren(...prompts().map(([value, text]) => h("option", { value, text }))); } who.value = String(get("prompt"));
     heading.textContent = m.title; said.textContent = m.said;
   }
+  async function adopt() {                                 // the linked explorer, a widget of its own
+    const id = get("child"); if (!id || !model.widget_manager || shelf.is === id) return; shelf.is = id;
+    const view = await model.widget_manager.create_view(await model.widget_manager.get_model(id.replace("IPY_MODEL_", "")), {}); if (!gone && shelf.is === id) shelf.replaceChildren(view.el);
+  }
   function drawAll() { drawControls(); drawStatus(); drawPlot(); drawSide(); drawPins(); readout.textContent = facts(); fillTable(); }
   model.accepts = v => !(v.layer != null && !meta().layers.includes(v.layer));
   const changed = SEEN.map(t => "change:" + t).join(" ") + " change:detail change:held change:meta", renewed = () => { store.forget(get("version")); cached = {}; cones = {}; box = null; refresh(); };
   const drawHover = soon(() => { if (gone) return; overlay(); readout.textContent = facts(); }), statusChanged = soon(() => { if (!gone) drawStatus(); });
   const heard = msg => { if (msg.kind === "stale" && msg.version === get("version")) { store.stale(); refresh(); } };
-  model.on(changed, refresh); model.on("change:hovered", drawHover); model.on("change:status", statusChanged); model.on("change:version", renewed); model.on("msg:custom", heard);
+  model.on(changed, refresh); model.on("change:hovered", drawHover); model.on("change:child", adopt); model.on("change:status", statusChanged); model.on("change:version", renewed); model.on("msg:custom", heard);
   const fit = new ResizeObserver(soon(() => { if (!gone) { theme.look(); drawPlot(); } })); fit.observe(root);
-  store.forget(get("version")); paintWith(theme.dark); drawAll();
-  return () => { gone = true; fit.disconnect(); theme.stop(); store.stop(); model.off(changed, refresh); model.off("change:hovered", drawHover); model.off("change:status", statusChanged); model.off("change:version", renewed); model.off("msg:custom", heard); };
+  store.forget(get("version")); paintWith(theme.dark); drawAll(); adopt();
+  return () => { gone = true; fit.disconnect(); theme.stop(); store.stop(); model.off(changed, refresh); model.off("change:hovered", drawHover); model.off("change:child", adopt); model.off("change:status", statusChanged); model.off("change:version", renewed); model.off("msg:custom", heard); };
 }
