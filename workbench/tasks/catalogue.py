@@ -9,12 +9,12 @@ __all__ = ['FAMILIES', 'ALL', 'names', 'family', 'check', 'distinct', 'make']
 import random
 
 from ..lm.errors import nearest
-from . import capitals, chat, docs, grammar, hearsay, induction, ioi, laundry, mcq, ordinals, refusals, successors, twohop
+from . import boxes, capitals, chat, docs, grammar, hearsay, induction, ioi, laundry, mcq, ordinals, refusals, successors, twohop
 from .task import Task, TaskError, until
 
 # %% ../../nbs/tasks/11_catalogue.ipynb #3f35565f
 FAMILIES = {f.name: f for f in (grammar.FAMILY, induction.FAMILY, ioi.FAMILY, successors.FAMILY, capitals.FAMILY, capitals.CONFLICTS,
-                                laundry.FAMILY, mcq.FAMILY, twohop.FAMILY, chat.FAMILY, docs.FAMILY, refusals.FAMILY, ordinals.FAMILY, hearsay.HEARSAY, hearsay.INTENT)}
+                                laundry.FAMILY, mcq.FAMILY, twohop.FAMILY, chat.FAMILY, docs.FAMILY, refusals.FAMILY, ordinals.FAMILY, boxes.FAMILY, hearsay.HEARSAY, hearsay.INTENT)}
 
 
 def names():

@@ -52,12 +52,12 @@ def make_card(recipe, model, curve, trained, untrained, heads=None, facts=None):
     return dict(name=recipe.name, about=recipe.about, kind=recipe.kind, model=shape(model), text=text, training=training, accuracies=trained,
                 untrained={r["task"]: r["accuracy"] for r in untrained}, heads=heads or {}, **({"measured": facts} if facts else {}), weaknesses=recipe.weaknesses, curve=curve)
 
-# %% ../../nbs/zoo/03_cards.ipynb #39de5ad1
+# %% ../../nbs/zoo/03_cards.ipynb #5b100cb8
 def accuracy_table(card):
     "The accuracies as a markdown table."
     lines = ["| held-out task | accuracy | 95 % interval | n | chance | untrained | bar |", "|---|---|---|---|---|---|---|"]
     for r in card["accuracies"]:
-        bar = f">= {r['at_least']}" if r["at_least"] is not None else f"< {r['below']} (planted)" if r["below"] is not None else ""
+        bar = ", ".join([f">= {r['at_least']}"] * (r["at_least"] is not None) + [f"< {r['below']} (planted)"] * (r["below"] is not None))
         lines.append(f"| {r['task']} | {r['accuracy']:.3f} | {r['low']:.3f} to {r['high']:.3f} | {r['n']} | {r['chance']:.3f} | {card['untrained'][r['task']]:.3f} | {bar} |")
     return "\n".join(lines)
 

@@ -37,10 +37,10 @@ def start(rec):
     torch.manual_seed(rec.seed)
     return rec.build(tok).eval(), tok
 
-# %% ../../nbs/zoo/05_retrain.ipynb #311c1441
-def watched(rec, model, tok, say=print, every=250, n=150, keep=None):
-    "Train the recipe; returns the learning curve. `keep`: a folder that gets a copy of the weights at each point."
-    curve = []
+# %% ../../nbs/zoo/05_retrain.ipynb #8ef31900
+def watched(rec, model, tok, say=print, every=None, n=150, keep=None):
+    "Train the recipe; returns the learning curve, a point each `every` steps. `keep`: a folder that gets a copy of the weights at each point."
+    curve, every = [], every or min(250, max(1, rec.last // 8))
     def report(point):
         accuracy = {row["task"]: row["accuracy"] for row in measure(rec.bars, load(model, tokenizer=tok, check=False), n, seed=11)}
         curve.append(dict({k: round(v, 4) for k, v in point.items()}, accuracy=accuracy))

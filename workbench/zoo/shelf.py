@@ -14,7 +14,7 @@ from ..lm.errors import WorkbenchError, nearest
 
 # %% ../../nbs/zoo/04_shelf.ipynb #f1e7825d
 MODELS = Path(str(files("workbench"))) / "zoo" / "models"
-ORDER = ["micro", "micro-llama", "micro-bert", "induction", "micro-noln", "refusal", "successor", "qa", "hearsay", "knob"]
+ORDER = ["micro", "micro-llama", "micro-bert", "induction", "micro-noln", "refusal", "successor", "qa", "boxes-base", "boxes-tuned", "hearsay", "knob"]
 WRITTEN = ["constructed"]                  # weights written by hand, never trained
 
 
