@@ -243,7 +243,7 @@ def circuit_scores(
     if np.isnan(data["faithfulness"][1]): attrs["undefined"] = f"the whole model's mean {runs.metric.name} is within 0.001 of 0, so there is nothing of which a circuit could keep a share"
     return xr.Dataset(data, coords, attrs)
 
-# %% ../../nbs/patching/15_circuit_scores.ipynb #88cfc975
+# %% ../../nbs/patching/15_circuit_scores.ipynb #4754f298
 def save_scores(path, scores: xr.Dataset) -> Path:
     "Write scores as json."
     path = Path(path); path.parent.mkdir(parents=True, exist_ok=True); path.write_text(json.dumps(scores.to_dict(), default=lambda x: x.item()))
@@ -252,7 +252,7 @@ def save_scores(path, scores: xr.Dataset) -> Path:
 def load_scores(path) -> xr.Dataset:
     "Read back what `save_scores` wrote. Raises `PatchError`."
     try: return xr.Dataset.from_dict(json.loads(Path(path).read_text()))
-    except (OSError, ValueError, KeyError, TypeError) as e: raise PatchError(f"{path} holds no scores written by save_scores(): {e}.") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError): raise PatchError(f"{path} holds no scores: give the path of a file that save_scores() wrote.") from None
 
 # %% ../../nbs/patching/15_circuit_scores.ipynb #8f1f16a6
 SHARES = (.001, .002, .005, .01, .02, .05, .1, .2, .5, 1.)
