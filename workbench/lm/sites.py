@@ -56,7 +56,7 @@ def _index(x, what):
     try: return tuple(int(i) for i in x)
     except (TypeError, ValueError): raise SiteError(f"{what}={x!r} is not a number, a list of numbers or a slice.") from None
 
-# %% ../../nbs/lm/01_sites.ipynb #54a36768
+# %% ../../nbs/lm/01_sites.ipynb #3b1320f9
 @dataclass(frozen=True)
 class Site:
     "A named place in a model. `layer`, `head`, `pos` (and `key`, for patterns) narrow it; `None` means all."
@@ -82,6 +82,8 @@ class Site:
     def dims(self): return ("prompt", "pos", "d_module") if self.name == "module" else KINDS[self.name].dims
     @property
     def per_layer(self): return self.name != "module" and KINDS[self.name].per_layer
+    @property
+    def over_encoder(self): return self.stack == "encoder" or self.cross and self.name in ("k", "v")       # its positions are the encoder's: also what cross-attention reads
     @property
     def key_of(self): return (self.name, self.stack, self.cross, self.layer, self.path)
     def at(self, **where):

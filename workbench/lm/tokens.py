@@ -14,7 +14,7 @@ import torch
 
 from .errors import WorkbenchError
 
-# %% ../../nbs/lm/04_tokens.ipynb #82038055
+# %% ../../nbs/lm/04_tokens.ipynb #15d760cb
 class TokenError(WorkbenchError):
     "Prompts that cannot be turned into tokens for this model."
 
@@ -40,8 +40,12 @@ class TokenBatch:
     def last(self): return self.starts + self.lengths - 1           # physical index of each last real token
     def __len__(self): return len(self.ids)
     def to(self, device): return replace(self, ids=self.ids.to(device), mask=self.mask.to(device))
-    def __getitem__(self, rows):
-        rows = [rows] if isinstance(rows, int) else list(rows)
+    def rows(self, which) -> list:
+        "Indices of the prompts that an index, a slice, a list or a mask names."
+        which = which if isinstance(which, slice) else torch.as_tensor(which).cpu()
+        return torch.arange(len(self))[which if isinstance(which, slice) or which.dtype == torch.bool else which.long()].reshape(-1).tolist()
+    def __getitem__(self, which):
+        rows = self.rows(which)
         return replace(self, ids=self.ids[rows], mask=self.mask[rows], strs=[self.strs[r] for r in rows], texts=self.texts and [self.texts[r] for r in rows])
 
 # %% ../../nbs/lm/04_tokens.ipynb #9f4c210c

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HEADED', 'Whole', 'Slices', 'Directions', 'Features', 'places', 'Cells', 'decoder_side']
 
-# %% ../../nbs/patching/03_cells.ipynb #fe241267
+# %% ../../nbs/patching/03_cells.ipynb #8594d373
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,13 +17,15 @@ from ..lm.families import matrix
 from ..lm.sites import Site
 from ..lm.taps import expand
 from .errors import PatchError
+from .measures import wide
 from .pairs import Pairs
 
-# %% ../../nbs/patching/03_cells.ipynb #a61c49fa
+# %% ../../nbs/patching/03_cells.ipynb #44afbc56
 class Whole:
     "The whole value at a position."
     dim, labels = "", [None]
     def put(self, old, new, unit): return new.clone()
+    def within(self, old, unit): return torch.ones_like(old)
 
 @dataclass
 class Slices:
@@ -34,6 +36,7 @@ class Slices:
         out, rows, which = old.clone(), torch.arange(len(old), device=old.device), torch.as_tensor(self.labels, device=old.device)[unit]
         out[rows, which] = new[rows, which]
         return out
+    def within(self, old, unit): return self.put(torch.zeros_like(old), torch.ones_like(old), unit)
 
 @dataclass
 class Directions:
@@ -41,6 +44,7 @@ class Directions:
     vectors: torch.Tensor
     labels: list
     dim = "direction"
+    def within(self, old, unit): return torch.ones_like(old)
     def put(self, old, new, unit):
         u = self.vectors.to(old)[unit]
         return old + ((new - old) * u).sum(-1, keepdim=True) / (u * u).sum(-1, keepdim=True) * u
@@ -48,23 +52,25 @@ class Directions:
 @dataclass
 class Features:
     "One feature of a dictionary: its activation becomes the other run's, what the dictionary does not explain stays."
-    dictionary: object        # encode((n, d)) -> (n, feature), decode((n, feature)) -> (n, d)
+    dictionary: object        # encode((n, d)) -> (n, feature), decode((n, feature)) -> (n, d); in single precision at least
     labels: list
     dim = "feature"
+    def within(self, old, unit): return torch.ones_like(old)
     def put(self, old, new, unit):
         which, rows = torch.as_tensor(self.labels, device=old.device)[unit], torch.arange(len(old), device=old.device)
-        own, other = self.dictionary.encode(old), self.dictionary.encode(new); changed = own.clone()
+        own, other = self.dictionary.encode(wide(old)), self.dictionary.encode(wide(new)); changed = own.clone()
         changed[rows, which] = other[rows, which]
         return old + (self.dictionary.decode(changed) - self.dictionary.decode(own)).to(old)
 
-# %% ../../nbs/patching/03_cells.ipynb #06019c2f
-def _index(pairs, at, name):
+# %% ../../nbs/patching/03_cells.ipynb #d2495d94
+def _index(pairs, at):
     "Boolean (prompt, pos) of one position, an index from the first token (or from the end when negative), or a span's name."
     lengths, n = pairs.clean.lengths, int(pairs.clean.lengths.max()); grid = torch.arange(n, device=lengths.device)[None]
     if isinstance(at, str):
         if at not in pairs.spans and at == "end": at = -1
         elif at not in pairs.spans: raise PatchError(f"There is no place '{at}' in these prompts. {nearest(at, [*pairs.spans, 'end'])} Or give positions as numbers.")
         else: return grid == pairs.spans[at].to(lengths.device)[:, None]
+    if isinstance(at, bool) or not isinstance(at, (int, np.integer)): raise PatchError(f"{at!r} is no position: give whole numbers, or names of spans ({', '.join([*pairs.spans, 'end'][:8])}).")
     at = int(at); where = lengths[:, None] + at if at < 0 else torch.full_like(lengths, at)[:, None]
     if bool(((where < 0) | (where >= lengths[:, None])).all()): raise PatchError(f"Position {at} lies in none of the prompts, which have {int(lengths.min())} to {n} tokens.")
     return grid == where.where(where < lengths[:, None], -1)
@@ -72,13 +78,15 @@ def _index(pairs, at, name):
 def places(pairs: Pairs, positions, apart: bool) -> list:
     "`[(label, BoolTensor (prompt, pos))]`: one for each position when `apart`, one of all together otherwise."
     n = int(pairs.clean.lengths.max()); real = torch.arange(n, device=pairs.clean.ids.device)[None] < pairs.clean.lengths[:, None]
-    given = None if positions is None else [positions] if isinstance(positions, (str, int)) else list(positions)
+    positions = positions.tolist() if isinstance(positions, torch.Tensor) else positions
+    given = None if positions is None else list(range(n))[positions] if isinstance(positions, slice) else [positions] if isinstance(positions, str) or np.ndim(positions) == 0 else list(positions)
     if given is not None and not given: raise PatchError("positions=[] names no position: leave it out for all of them.")
-    if apart: return [(p, _index(pairs, p, str(p))) for p in (range(n) if given is None else given)]
-    if given is None: return [("all", real)]
-    return [("+".join(map(str, given)), torch.stack([_index(pairs, p, str(p)) for p in given]).any(0))]
+    if given is None and not apart: return [("all", real)]
+    found = [(p, _index(pairs, p)) for p in (range(n) if given is None else given)]; named = any(isinstance(p, str) for p, _ in found)
+    if not apart: return [("+".join(str(p) for p, _ in found), torch.stack([mask for _, mask in found]).any(0))]
+    return list({(label := str(p) if named else int(p)): (label, mask) for p, mask in found}.values())
 
-# %% ../../nbs/patching/03_cells.ipynb #4bb2a4c1
+# %% ../../nbs/patching/03_cells.ipynb #1ac7e664
 HEADED = {"head": ("q", "z", "result", "scores", "pattern"), "kv_head": ("k", "v")}
 
 @dataclass(frozen=True)
@@ -93,6 +101,8 @@ class Cells:
     @property
     def shape(self): return len(self.sites), len(self.layers), len(self.part.labels), len(self.places)
     def __len__(self): return int(np.prod(self.shape))
+    @property
+    def decoder(self): return self.sites[0].stack == "decoder" and not self.sites[0].over_encoder      # positions are those of the decoder's tokens
     @property
     def dims(self): return ("site", "layer", *((self.part.dim,) if self.part.dim else ()), *(("pos",) if "pos" in self.by else ()))
     def reached(self, prompts) -> torch.Tensor:
@@ -113,31 +123,53 @@ def _checked_sites(lm, sites, unit):
             raise PatchError(f"'{s}' has no {unit.replace('kv_', 'K/V ')}s: " + (f"it is patched by '{other}', in a call of its own." if other else f"sites with them are {', '.join(HEADED[unit])}."))
         if unit == "neuron" and s.name not in ("mlp_pre", "mlp_post"): raise PatchError(f"'{s}' has no neurons: 'mlp_post' and 'mlp_pre' have.")
         if unit in ("direction", "feature") and s.dims != ("prompt", "pos", s.dims[-1]): raise PatchError(f"'{s}' is no single vector per position ({', '.join(s.dims[2:])}), so it has no {unit}s; use a residual or MLP site.")
+    if len({s.stack for s in found}) > 1 or len({s.over_encoder for s in found}) > 1: raise PatchError(f"{', '.join(map(str, found))}: the positions of some are the encoder's, of others the decoder's; sweep them in two calls.")
     return found
 
 def _some(given, n, what):
-    "Indices asked for, checked; all when None."
+    "Indices asked for, checked, each once; all when None."
     if given is None: return list(range(n))
-    chosen = [int(g) % n if -n <= int(g) < 0 else int(g) for g in ([given] if isinstance(given, int) else given)]
+    given = given.tolist() if isinstance(given, torch.Tensor) else given; given = range(n)[given] if isinstance(given, slice) else [given] if np.ndim(given) == 0 else list(given)
+    if odd := [g for g in given if isinstance(g, bool) or not isinstance(g, (int, np.integer))]: raise PatchError(f"{odd[0]!r} is no {what}: name them by whole numbers, 0 to {n - 1}.")
+    chosen = list(dict.fromkeys(int(g) % n if -n <= g < 0 else int(g) for g in given))
     if odd := [c for c in chosen if not 0 <= c < n]: raise PatchError(f"There is no {what} {odd[0]}: there are {n} (0 to {n - 1}).")
-    if not chosen: raise PatchError(f"No {what} was named.")
+    if not chosen: raise PatchError(f"No {what} was named: leave it out for all of them.")
     return chosen
 
-# %% ../../nbs/patching/03_cells.ipynb #f70aaf3f
+# %% ../../nbs/patching/03_cells.ipynb #6ddd8b68
 def _part(lm, sites, unit, heads, neurons, directions, features):
     "How a cell's value is put, with the labels of its units."
     shape = lm.shapes[sites[0].stack]
     if unit in HEADED: return Slices(unit, _some(heads, shape.n_heads if unit == "head" else shape.n_kv_heads, unit.replace("kv_", "K/V ")))
-    if unit == "neuron": return Slices("neuron", _some(neurons, matrix(lm.stacks[sites[0].stack].layers[0].mlp_o).shape[0], "neuron"))
+    if unit == "neuron": return Slices("neuron", _some(neurons, _width(lm, sites[0]), "neuron"))
     if unit == "direction":
         if directions is None: raise PatchError("by 'direction' needs directions=: an array (n, d) of vectors in the site's space.")
         v = torch.as_tensor(np.asarray(getattr(directions, "values", directions)) if not isinstance(directions, torch.Tensor) else directions).float(); v = v[None] if v.dim() == 1 else v
-        if bool((v.norm(dim=-1) < 1e-12).any()): raise PatchError("One of the directions is zero: leave it out.")
+        if v.dim() != 2 or v.shape[1] != (d := _width(lm, sites[0])): raise PatchError(f"The directions are {tuple(v.shape)} and '{sites[0]}' has vectors of {_width(lm, sites[0])} entries: give (n, {_width(lm, sites[0])}).")
+        if not bool(torch.isfinite(v).all()) or bool((v.norm(dim=-1) < 1e-12).any()): raise PatchError("One of the directions is zero or not finite: leave it out.")
         return Directions(v, list(range(len(v))))
-    if unit == "feature":
-        if features is None: raise PatchError("by 'feature' needs features=(dictionary, ids): an object with encode and decode, and the features to patch.")
-        return Features(features[0], [int(f) for f in features[1]])
-    return Whole()
+    return _features(lm, sites[0], features) if unit == "feature" else Whole()
+
+def _width(lm, site):
+    "Entries of the vectors at a site."
+    if site.name not in ("mlp_pre", "mlp_post"): return lm.shapes[site.stack].d_model
+    if (out := lm.stacks[site.stack].layers[0].mlp_o) is None: raise PatchError(f"The MLPs of {lm.id} are made of experts, so '{site}' has no neurons of its own; patch 'mlp_out'.")
+    return matrix(out).shape[0]
+
+def _features(lm, site, given):
+    "The features asked for, as `(dictionary, ids)`."
+    if not isinstance(given, (tuple, list)) or len(given) != 2 or not (hasattr(given[0], "encode") and hasattr(given[0], "decode")): raise PatchError("by 'feature' needs features=(dictionary, ids): an object with encode and decode, and the features to patch.")
+    ids = [given[1]] if np.ndim(given[1]) == 0 else list(given[1])
+    if not ids or any(int(f) != f or f < 0 for f in ids): raise PatchError("features=(dictionary, ids): give ids from 0 on, at least one.")
+    codes = given[0].encode(torch.zeros(1, _width(lm, site), device=lm.device))
+    if codes.dim() != 2 or max(ids) >= codes.shape[1]: raise PatchError(f"The dictionary encodes (1, {_width(lm, site)}) as {tuple(codes.shape)}; features {max(ids)} and below need (1, features) with more than {max(ids)} of them.")
+    return Features(given[0], list(dict.fromkeys(int(f) for f in ids)))
+
+def _unused(unit, given):
+    "Refuse arguments that name units of an axis that the grid does not have."
+    owners = dict(heads=("head", "kv_head"), neurons=("neuron",), directions=("direction",), features=("feature",))
+    for name, value in given.items():
+        if value is not None and unit not in owners[name]: raise PatchError(f"{name}= is given and the grid has no such axis: add '{owners[name][0]}' to by=, or leave {name}= out.")
 
 def _cells_of(cls, lm, pairs, sites=("resid_pre",), by=("layer", "pos"), positions=None, layers=None, heads=None, neurons=None, directions=None, features=None) -> Cells:
     "The cells asked for. Raises `PatchError` naming what does not fit."
@@ -146,10 +178,10 @@ def _cells_of(cls, lm, pairs, sites=("resid_pre",), by=("layer", "pos"), positio
     units = [b for b in by if b in known[1:-1]]
     if len(units) > 1: raise PatchError(f"by='{' '.join(by)}': a grid has one of head, kv_head, neuron, direction, feature; not {' and '.join(units)}.")
     if "layer" not in by: raise PatchError("A grid is always by layer; choose some with layers=[...].")
-    unit = units[0] if units else ""; sites = _checked_sites(lm, sites, unit)
-    if len({s.stack for s in sites}) > 1: raise PatchError("Sites of the encoder and of the decoder have different positions: sweep them in two calls.")
-    pairs_at = decoder_side(pairs) if sites[0].stack == "decoder" and not (sites[0].cross and unit == "kv_head") else pairs
-    return cls(sites, _some(layers, lm.stacks[sites[0].stack].n_layers, "layer"), _part(lm, sites, unit, heads, neurons, directions, features), places(pairs_at, positions, "pos" in by), by)
+    unit = units[0] if units else ""; sites = _checked_sites(lm, sites, unit); _unused(unit, dict(heads=heads, neurons=neurons, directions=directions, features=features))
+    if unit == "feature" and layers is None: raise PatchError("A dictionary belongs to one layer: say which with layers=[...].")
+    pairs_at = decoder_side(pairs) if sites[0].stack == "decoder" and not sites[0].over_encoder else pairs
+    return cls(sites, sorted(_some(layers, lm.stacks[sites[0].stack].n_layers, "layer")), _part(lm, sites, unit, heads, neurons, directions, features), places(pairs_at, positions, "pos" in by), by)
 
 def decoder_side(pairs: Pairs) -> Pairs:
     "The pairs as the decoder sees them: its positions are those of the targets."

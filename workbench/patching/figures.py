@@ -13,7 +13,7 @@ import xarray as xr
 from ..lm.results import token_labels
 from .errors import PatchError
 
-# %% ../../nbs/patching/08_figures.ipynb #d4757e23
+# %% ../../nbs/patching/08_figures.ipynb #b7587f84
 AXES = ("head", "kv_head", "neuron", "direction", "feature", "pos")
 
 def columns_of(told) -> tuple:
@@ -25,52 +25,56 @@ def columns_of(told) -> tuple:
     if len(dims) == 1: return dims, label(dims[0])
     return dims, [f"{a} {b}" for a in label(dims[0]) for b in label(dims[1])]
 
-def _panel(told, site):
-    "Mean, low, high and n of one site as (layer, column)."
+def _scale(told) -> tuple:
+    "`(variables drawn, value of no effect, name)`: recovery as it is, any other metric as the change from the run that is patched."
+    if not {"mean", "low", "change"} <= set(told.data_vars): raise PatchError("This figure draws a summary: pass summary(grid).")
+    if told.attrs["variable"] in ("recovery", "recovery_placebo"): return ("mean", "low", "high"), 1. if told.attrs["direction"].startswith("noising") else 0., "recovery"
+    return ("change", "change_low", "change_high"), 0., f"change of {told.attrs['variable'].removesuffix('_placebo').replace('_', ' ')}"
+
+def _panel(told, site, drawn):
+    "Value, low, high and n of one site as (layer, column)."
     one = told.sel(site=site); dims = [d for d in AXES if d in told.dims]
-    return [one[v].transpose("layer", *dims).values.reshape(one.sizes["layer"], -1) for v in ("mean", "low", "high", "n")]
+    return [one[v].transpose("layer", *dims).values.reshape(one.sizes["layer"], -1) for v in (*drawn, "n")]
 
 def caption(told) -> str:
     "Model, direction, ablation, metric and n in a line."
     a = told.attrs; unit = f" ({a['unit']})" if told.attrs["variable"] != "recovery" and a.get("unit") else ""
     return f"{a['model']} · {a['direction']} · {a['ablation']} · {a['variable']}{unit} of {a['metric']} · n {a['n']}" + (f" {a['task']} prompts" if "task" in a else "")
 
-# %% ../../nbs/patching/08_figures.ipynb #da90e077
+# %% ../../nbs/patching/08_figures.ipynb #5f2d740c
 def grid_figure(told: xr.Dataset, title: str = "", width: int = 640, row: int = 22):
     "All cells of a `summary`, one panel per site, layer 0 at the bottom. A dot marks cells whose interval includes no effect. Needs a `summary` of a `patch` result."
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
-    if not {"mean", "low"} <= set(told.data_vars): raise PatchError("This figure draws a summary: pass summary(grid).")
-    sites, (dims, labels) = [str(s) for s in np.atleast_1d(told.site.values)], columns_of(told); told = told if "site" in told.dims else told.expand_dims("site")
-    zero = 1. if told.attrs["variable"] == "recovery" and told.attrs["direction"].startswith("noising") else 0.; panels = [_panel(told, s) for s in sites]
+    drawn, zero, scale = _scale(told); sites, (dims, labels) = [str(s) for s in np.atleast_1d(told.site.values)], columns_of(told); told = told if "site" in told.dims else told.expand_dims("site")
+    panels = [_panel(told, s, drawn) for s in sites]
     top = max((np.nanmax(np.abs(m - zero)) for m, *_ in panels if np.isfinite(m).any()), default=1.) or 1.
     fig = make_subplots(1, len(sites), subplot_titles=sites, shared_yaxes=True, horizontal_spacing=.03)
     for i, (mean, low, high, n) in enumerate(panels):
         unsure = np.where((low <= zero + 1e-9) & (high >= zero - 1e-9) & (np.abs(mean - zero) > .02 * top), "·", "")
         hover = "layer %{y}, %{x}<br>%{z:.3f} (%{customdata[0]:.3f} to %{customdata[1]:.3f}), n %{customdata[2]}<extra>" + sites[i] + "</extra>"
         fig.add_trace(go.Heatmap(z=mean, x=labels, y=[str(l) for l in told.layer.values], text=unsure, texttemplate="%{text}", customdata=np.stack([low, high, n], -1), zmin=zero - top, zmax=zero + top, colorscale="RdBu", reversescale=True,
-                                 showscale=i == len(sites) - 1, hoverongaps=False, hovertemplate=hover, colorbar=dict(title=told.attrs["variable"])), 1, i + 1)
+                                 showscale=i == len(sites) - 1, hoverongaps=False, hovertemplate=hover, colorbar=dict(title=scale.replace(" of ", " of<br>"))), 1, i + 1)
     fig.update_xaxes(type="category", title=" x ".join(dims)); fig.update_yaxes(type="category"); fig.update_yaxes(title="layer", col=1)
     return fig.update_layout(title=dict(text=f"{title or told.attrs['method']}<br><sub>{caption(told)}</sub>"), width=width, height=int(np.clip(190 + row * told.sizes["layer"], 260, 760)), margin=dict(l=50, r=20, t=95, b=60), template="plotly_white", font_size=11)
 
-# %% ../../nbs/patching/08_figures.ipynb #ae9d1360
+# %% ../../nbs/patching/08_figures.ipynb #865b6db0
 def cell_table(told: xr.Dataset, k: int | None = None) -> pd.DataFrame:
-    "One row per cell of a `summary`, those furthest from no effect first: name, mean, low, high, p, n."
-    frame = told.to_dataframe().reset_index().dropna(subset=["mean"]); dims = [d for d in ("site", "layer", *AXES) if d in frame]
-    zero = 1. if told.attrs["variable"] == "recovery" and told.attrs["direction"].startswith("noising") else 0.
-    frame = frame.iloc[(frame["mean"] - zero).abs().sort_values(ascending=False, kind="stable").index].head(k)
+    "One row per cell of a `summary`, those furthest from no effect first: name, mean, low, high, change from the run that is patched, p, n, random_site."
+    _scale(told); frame = told.to_dataframe().dropna(subset=["mean"]).reset_index(); dims = [d for d in ("site", "layer", *AXES) if d in frame]
+    frame = frame.iloc[frame.change.abs().sort_values(ascending=False, kind="stable").index].head(k)
     short = {"layer": "L{}", "head": "H{}", "kv_head": "KV{}", "neuron": "N{}", "direction": "u{}", "feature": "F{}", "pos": " {}", "site": "{} "}
     name = frame.apply(lambda r: "".join(short[d].format(int(r[d]) if isinstance(r[d], (float, np.integer)) else r[d]) for d in dims if d != "site" or told.sizes.get("site", 1) > 1), axis=1)
-    return frame.assign(cell=name.str.replace("  ", " "))[["cell", *dims, "mean", "low", "high", "p", "n"]].reset_index(drop=True)
+    return frame.assign(cell=name.str.replace("  ", " "))[["cell", *dims, "mean", "low", "high", "change", "change_low", "change_high", "p", "n", "random_site"]].reset_index(drop=True)
 
 def cells_figure(told: xr.Dataset, k: int = 12, placebo: xr.Dataset | None = None, title: str = "the strongest cells", width: int = 640):
     "The `k` cells furthest from no effect, with intervals; grey beside each its placebo, when one is given (`summary` of `<variable>_placebo`)."
     import plotly.graph_objects as go
-    rows = cell_table(told, k); keys = [d for d in ("site", "layer", *AXES) if d in rows]
-    error = lambda r: dict(type="data", symmetric=False, array=r.high - r["mean"], arrayminus=r["mean"] - r.low, thickness=2, width=4)
-    fig = go.Figure(go.Scatter(x=rows["mean"], y=rows.cell, error_x=error(rows), mode="markers", marker=dict(size=9, color="#3b6fb6"), name=told.attrs["ablation"]))
+    (value, low, high), zero, scale = _scale(told); rows = cell_table(told, k); keys = [d for d in ("site", "layer", *AXES) if d in rows]
+    error = lambda r: dict(type="data", symmetric=False, array=r[high] - r[value], arrayminus=r[value] - r[low], thickness=2, width=4)
+    fig = go.Figure(go.Scatter(x=rows[value], y=rows.cell, error_x=error(rows), mode="markers", marker=dict(size=9, color="#3b6fb6"), name=told.attrs["ablation"]))
     if placebo is not None:
         other = cell_table(placebo).set_index(keys).loc[[tuple(r) for r in rows[keys].values]].reset_index()
-        fig.add_trace(go.Scatter(x=other["mean"], y=rows.cell, error_x=error(other), mode="markers", marker=dict(size=8, color="#8a94a0", symbol="diamond"), name="random vector, equal norm"))
+        fig.add_trace(go.Scatter(x=other[value], y=rows.cell, error_x=error(other), mode="markers", marker=dict(size=8, color="#8a94a0", symbol="diamond"), name="random vector, equal norm"))
     return fig.update_layout(title=dict(text=f"{title}<br><sub>{caption(told)} · {100 * told.attrs['level']:.0f} % intervals over prompts</sub>"), width=width, height=int(190 + 26 * len(rows)), margin=dict(l=90, r=20, t=80, b=80), template="plotly_white", font_size=11,
-        xaxis=dict(title=told.attrs["variable"]), yaxis=dict(type="category", autorange="reversed"), legend=dict(orientation="h", y=-.3))
+        xaxis=dict(title=scale), yaxis=dict(type="category", autorange="reversed"), legend=dict(orientation="h", y=-.3))

@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['Pairs', 'pair_of', 'named_places', 'first_difference', 'by_length', 'plain']
 
-# %% ../../nbs/patching/01_pairs.ipynb #417c075f
+# %% ../../nbs/patching/01_pairs.ipynb #2eb2fc72
 from dataclasses import dataclass, field, replace
 
 import torch
 
-from ..lm.metrics import twins
+from ..lm.metrics import answer_ids, twins
+from ..lm.run import answer_positions
 from ..lm.tokens import TokenBatch, token_str
 from .errors import PatchError
 
-# %% ../../nbs/patching/01_pairs.ipynb #b76badca
+# %% ../../nbs/patching/01_pairs.ipynb #e8f48911
 @dataclass(frozen=True)
 class Pairs:
     "Clean prompts and corrupted twins that line up token by token. Made by `Pairs.of`."
@@ -34,38 +35,63 @@ class Pairs:
         if which == "corrupt" and self.corrupt is None: raise PatchError("These prompts have no corrupted twins: give corrupt= (or a task with twins), or ask for an ablation ('zero', 'mean', 'resample').")
         return self.clean if which == "clean" else self.corrupt
 
-    def __getitem__(self, rows):
-        rows = torch.arange(len(self))[rows].tolist() if isinstance(rows, slice) else [rows] if isinstance(rows, int) else torch.as_tensor(rows).tolist()
-        part = lambda x: None if x is None else x[rows]
+    def groups(self, most: int) -> list:
+        "Indices of prompts that have the same number of tokens (and of decoder tokens), at most `most` together."
+        groups = by_length(self.clean, most)
+        return groups if self.targets is None else [[g[i] for i in part] for g in groups for part in by_length(self.targets[g], most)]
+
+    def __getitem__(self, which):
+        rows = self.clean.rows(which); part = lambda x: None if x is None else x[rows]
         return replace(self, clean=self.clean[rows], corrupt=part(self.corrupt), answer_ids=part(self.answer_ids), foil_ids=part(self.foil_ids),
                        spans={k: v[rows] for k, v in self.spans.items()}, targets=part(self.targets))
 
-# %% ../../nbs/patching/01_pairs.ipynb #2b7705fc
-def _ids(lm, words, prompts, n, what):
-    "One token id for each prompt, from words or ids, one for all or one each."
-    if words is None: return None
-    given = words.tolist() if isinstance(words, torch.Tensor) else list(words) if isinstance(words, (list, tuple)) else [words] * n
-    if len(given) != n: raise PatchError(f"{len(given)} {what} were given for {n} prompts: give one for each, or one for all.")
-    after = prompts.texts or [None] * n
-    return torch.tensor([lm.answer_id(w, after=p) if isinstance(w, str) else int(w) for w, p in zip(given, after)])
+# %% ../../nbs/patching/01_pairs.ipynb #3d1bee19
+def _aligned(batch):
+    "The same prompts with their padding at the end, and no more of it than needed."
+    if batch is None: return None
+    n = batch.ids.shape[1]; at = (batch.starts[:, None] + torch.arange(n, device=batch.ids.device)) % n; most = int(batch.lengths.max())
+    return replace(batch, ids=batch.ids.gather(1, at)[:, :most], mask=batch.mask.gather(1, at)[:, :most])
+
+def _spans(lm, spans, clean):
+    "Positions (prompt,) counted from the first token, checked; those below 0 count from the end. A masked model's `end` is its mask."
+    found, lengths = {}, clean.lengths.cpu()
+    if lm.kind == "masked" and "end" not in spans: spans = {**spans, "end": answer_positions(lm, clean).cpu() - clean.starts.cpu()}
+    for name, at in spans.items():
+        at = torch.as_tensor(at).cpu()
+        if at.dim() > 1 or at.is_floating_point() or at.numel() not in (1, len(clean)): raise PatchError(f"The span '{name}' holds {tuple(at.shape)} {at.dtype} values for {len(clean)} prompts: give one whole number for all of them, or one each.")
+        at = at.reshape(-1).expand(len(clean)).clone(); at = torch.where(at < 0, at + lengths, at)
+        if bool((odd := (at < 0) | (at >= lengths)).any()): raise PatchError(f"The span '{name}' lies outside prompt {(i := int(odd.nonzero()[0]))}, which has {int(lengths[i])} tokens (0 to {int(lengths[i]) - 1}, or -1 from its end).")
+        found[name] = at
+    return found
+
+def _fits(lm, pairs):
+    "These pairs, if there are any and this model reads the same words from their ids."
+    if not len(pairs): raise PatchError("These pairs hold no prompt.")
+    if lm.kind == "seq2seq" and pairs.targets is None: raise PatchError(f"{lm.id} has a decoder and these pairs have nothing for it to read: make them anew with Pairs.of(lm, ...).")
+    ids, strs = pairs.clean.ids[0, pairs.clean.mask[0].bool()].tolist(), pairs.clean.strs[0]
+    if max(ids) >= lm.d_vocab or lm.tokenizer is not None and [token_str(lm.tokenizer, t) for t in ids] != strs: raise PatchError(f"These pairs were made for another model: their ids mean other words to {lm.id}. Make them anew with Pairs.of(lm, ...).")
+    return pairs
 
 def _of_task(cls, lm, task):
     t = task if task.ids is not None and task.model_id == lm.id else task.for_model(lm)
-    clean, corrupt = twins(lm, t.prompts, t.corrupts); names = set.intersection(*(set(i.spans) for i in t.items)) if t.items else set()
+    clean, corrupt = map(_aligned, twins(lm, t.prompts, t.corrupts)); names = set.intersection(*(set(i.spans) for i in t.items)) if t.items else set()
     spans = {name: t.positions(name) for name in [*sorted(names), "end"]}
-    return cls(clean, corrupt, t.answer_ids, t.foil_ids, spans, about=dict(task=t.name, split=t.split, seed=t.seed))
+    return cls(clean, corrupt, t.answer_ids, t.foil_ids, spans, lm.decoder_tokens(None, len(clean)) if lm.kind == "seq2seq" else None, about=dict(task=t.name, split=t.split, seed=t.seed))
 
 def _of(cls, lm, task=None, clean=None, corrupt=None, answers=None, foils=None, spans=None, targets=None) -> Pairs:
     "Pairs from a task with twins, or from prompts: `clean`, `corrupt` (texts, ids or token batches), `answers`, `foils` (words or ids), `spans` {name: positions}. Raises `PatchError`, or `MetricError` where twins do not line up."
-    if isinstance(task, Pairs): return task
+    if task is not None and any(x is not None for x in (clean, corrupt, answers, foils, spans, targets)): raise PatchError("A task (or Pairs) brings its own prompts, answers and spans: give it alone, or leave it out and give clean=, corrupt=, answers= and so on.")
+    if isinstance(task, Pairs): return _fits(lm, task)
+    if task is not None and not hasattr(task, "for_model"): raise PatchError(f"A {type(task).__name__} is neither a task nor Pairs: make Pairs.of(lm, clean=..., corrupt=..., answers=..., foils=...).")
     if task is not None: return _of_task(cls, lm, task)
     if clean is None: raise PatchError("Pairs need a task, or clean= and corrupt= prompts.")
-    clean, corrupt = (lm.tokens(clean), None) if corrupt is None else twins(lm, clean, corrupt); n = len(clean)
-    answer, foil = _ids(lm, answers, clean, n, "answers"), _ids(lm, foils, clean, n, "foils")
+    clean, corrupt = map(_aligned, (lm.tokens(clean), None) if corrupt is None else twins(lm, clean, corrupt)); n = len(clean)
+    answer, foil = (None if words is None else answer_ids(lm, words, n, clean.texts, what) for words, what in ((answers, "answers"), (foils, "foils")))
     if answer is not None and foil is not None and bool((answer == foil).any()): raise PatchError(f"Answer and foil are the same token in prompt {int((answer == foil).nonzero()[0])}: their difference is always 0.")
     if corrupt is not None and bool((same := (clean.ids == corrupt.ids).all(1)).any()): raise PatchError(f"Pair {int(same.nonzero()[0])}: the clean prompt and its twin are the same, so nothing can be patched; change a word.")
+    if corrupt is not None and lm.kind == "masked" and bool((odd := answer_positions(lm, clean) != answer_positions(lm, corrupt)).any()): raise PatchError(f"Pair {int(odd.nonzero()[0])}: the clean prompt and its twin have their mask in different places, so their answers are read at different places; put it in one.")
     decoder = lm.decoder_tokens(targets, n) if lm.kind == "seq2seq" else None
-    return cls(clean, corrupt, answer, foil, {k: torch.as_tensor(v).expand(n).clone() for k, v in (spans or {}).items()}, decoder)
+    return cls(clean, corrupt, answer, foil, _spans(lm, spans or {}, clean), decoder)
 
 Pairs.of = classmethod(_of)
 
@@ -85,11 +111,11 @@ def named_places(pairs: Pairs) -> list | None:
         if not any(bool((at == other).all()) for other in kept.values()): kept[name] = at
     return list(kept) or None
 
-# %% ../../nbs/patching/01_pairs.ipynb #13547d27
+# %% ../../nbs/patching/01_pairs.ipynb #1d5f9748
 def first_difference(pairs: Pairs) -> torch.Tensor:
     "Position (prompt,) of the first token that differs between the twins, counted from the first real token."
     clean, corrupt = pairs.side("clean"), pairs.side("corrupt")
-    return ((clean.ids != corrupt.ids) & clean.mask.bool()).int().argmax(1) - clean.starts
+    return ((clean.ids != corrupt.ids) & clean.mask.bool()).int().argmax(1)          # `Pairs.of` pads both at the end
 
 def by_length(batch: TokenBatch, most: int) -> list:
     "Indices of prompts that have the same number of tokens, at most `most` together; short prompts first."
@@ -99,5 +125,7 @@ def by_length(batch: TokenBatch, most: int) -> list:
 
 def plain(batch: TokenBatch, rows) -> TokenBatch:
     "The prompts `rows`, all of one length, without padding."
-    some = batch[rows]; n = int(some.lengths[0]); at = some.starts[:, None] + torch.arange(n, device=some.ids.device)
+    some = batch[rows]; n = int(some.lengths[0])
+    if bool((some.lengths != n).any()): raise PatchError(f"These prompts have {int(some.lengths.min())} to {int(some.lengths.max())} tokens: prompts of different length cannot share a batch without padding; take them in groups of one length.")
+    at = some.starts[:, None] + torch.arange(n, device=some.ids.device)
     return replace(some, ids=some.ids.gather(1, at), mask=torch.ones(len(some), n, dtype=some.mask.dtype, device=some.mask.device))

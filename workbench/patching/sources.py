@@ -4,17 +4,20 @@
 
 # %% auto #0
 __all__ = ['ABLATIONS', 'DIRECTIONS', 'last_logits', 'sides', 'Source', 'mean_values', 'keep_of', 'targets_of', 'partners',
-           'placebo_of']
+           'placebo_seed', 'placebo_of']
 
-# %% ../../nbs/patching/04_sources.ipynb #f651886e
+# %% ../../nbs/patching/04_sources.ipynb #facd6c9b
+from zlib import crc32
+
 import torch
 
 from ..lm.errors import nearest
 from .cells import Cells
 from .errors import PatchError
-from .pairs import Pairs, by_length, plain
+from .measures import wide
+from .pairs import Pairs, plain
 
-# %% ../../nbs/patching/04_sources.ipynb #c78df487
+# %% ../../nbs/patching/04_sources.ipynb #ff2a42df
 ABLATIONS = ("patch", "zero", "mean", "resample")
 DIRECTIONS = {"denoising": ("corrupt", "clean"), "noising": ("clean", "corrupt")}     # (the run that is changed, the run that values come from)
 
@@ -22,9 +25,9 @@ def last_logits(lm, batch, keep=(), targets=None, grows=True):
     "`(run or snapshot, logits (prompt, vocab) where the answer is read)` of prompts without padding; only these logits are computed where the model allows it."
     if grows:
         snap = lm.snapshot(batch, keep, logits_at=[-1], exact=False)
-        return snap, snap.run.logits_tensor[:, 0].float()
+        return snap, wide(snap.run.logits_tensor[:, 0])
     run = lm.run(batch, keep=keep, targets=None if targets is None else [t[1:] for t in targets.ids.tolist()])
-    return run, run.last_logits.float()
+    return run, wide(run.last_logits)
 
 def sides(direction, ablation) -> tuple:
     "`(base, source)`: the side that is changed and the side that values come from. Raises `PatchError`."
@@ -34,7 +37,7 @@ def sides(direction, ablation) -> tuple:
     if ablation != "patch" and direction == "denoising": raise PatchError(f"'{ablation}' ablation takes something away from the clean run, so its direction is 'noising'; denoising needs ablation='patch'.")
     return DIRECTIONS[direction]
 
-# %% ../../nbs/patching/04_sources.ipynb #af5f7e29
+# %% ../../nbs/patching/04_sources.ipynb #a9688479
 def _positions_first(site, value): return value.transpose(1, 2) if "query" in site.dims else value      # patterns are (prompt, head, query, key)
 
 class Source:
@@ -42,7 +45,7 @@ class Source:
     def __init__(self, run=None, means=None): self.run, self.means, self.seen = run, means, {}
 
     def new(self, site, layer, prompt, pos, old):
-        if self.means is not None: return self.means[site, layer].to(old).expand_as(old)
+        if self.means is not None: return self.means[site, layer].to(old.dtype).to(old.device).expand_as(old)
         if self.run is None: return torch.zeros_like(old)
         if (site, layer) not in self.seen: self.seen[site, layer] = _positions_first(site, self.run.tensor(site.at(layer=layer)))
         return self.seen[site, layer][prompt, pos].to(old)
@@ -51,30 +54,34 @@ def mean_values(lm, pairs: Pairs, cells: Cells, grows, most=64) -> dict:
     "`{(site, layer): value (...)}`: the mean over all real positions of the clean prompts."
     if odd := [s for s in cells.sites if "query" in s.dims]: raise PatchError(f"A mean over positions has no meaning for '{odd[0]}'; use 'resample' or 'zero'.")
     total, n = {}, 0
-    for rows in by_length(pairs.clean, most):
-        kept, _ = last_logits(lm, batch := plain(pairs.clean, rows), keep_of(cells), targets_of(pairs, rows), grows); run = getattr(kept, "run", kept); n += batch.ids.numel()
+    for rows in pairs.groups(most):
+        kept, _ = last_logits(lm, plain(pairs.clean, rows), keep_of(cells), targets_of(pairs, rows), grows); run = getattr(kept, "run", kept); some = 0
         for s in cells.sites:
-            for l in cells.layers: total[s, l] = total.get((s, l), 0) + run.tensor(s.at(layer=l)).double().sum((0, 1))
-    if any(s.stack == "decoder" for s in cells.sites): n = int(pairs.targets.lengths.sum())
+            for l in cells.layers: value = run.tensor(s.at(layer=l)); total[s, l] = total.get((s, l), 0) + value.cpu().double().sum((0, 1)); some = value.shape[0] * value.shape[1]
+        n += some                                             # all sites of a grid have the same positions
     return {k: v / n for k, v in total.items()}
 
 def keep_of(cells): return [s.at(layer=tuple(cells.layers)) for s in cells.sites]
 def targets_of(pairs, rows): return None if pairs.targets is None else plain(pairs.targets, rows)
 
-# %% ../../nbs/patching/04_sources.ipynb #c55d2994
+# %% ../../nbs/patching/04_sources.ipynb #8f24a552
 def partners(pairs: Pairs, seed: int = 0) -> torch.Tensor:
-    "For each prompt another one of the same length, drawn at random: where its resampled values come from."
+    "For each prompt (prompt,) another one of the same length, drawn at random: where its resampled values come from."
     out, g = torch.zeros(len(pairs), dtype=torch.long), torch.Generator().manual_seed(seed)
-    for rows in by_length(pairs.clean, len(pairs)):
+    for rows in pairs.groups(len(pairs)):
         if len(rows) < 2: raise PatchError(f"Prompt {rows[0]} is the only one with {int(pairs.clean.lengths[rows[0]])} tokens, so there is no other to resample from: add prompts of that length, or use 'mean'.")
         rows = torch.tensor(rows); order = torch.randperm(len(rows), generator=g)
         out[rows[order]] = rows[order.roll(1)]                    # one cycle: nobody gets its own values
     return out
 
-# %% ../../nbs/patching/04_sources.ipynb #d7fd835a
-def placebo_of(put, old, new, unit, seeds):
-    "`old` moved by a random vector as long as the real change, inside the entries that the real change may touch. `seeds`: one per row."
-    change = put(old, new, unit) - old; support = (put(torch.zeros_like(old), torch.ones_like(old), unit) != 0).to(old)
+# %% ../../nbs/patching/04_sources.ipynb #765fc55e
+def placebo_seed(seed: int, *labels) -> int:
+    "A seed of its own for what the labels name, whatever else is in the grid."
+    return (crc32(" ".join(map(str, labels)).encode()) << 16) + seed % 2 ** 16
+
+def placebo_of(part, old, new, unit, seeds):
+    "`old` moved by a random vector as long as the real change, inside the entries that the real change may touch. `part`: a cell's `Whole`, `Slices`, ...; `seeds`: one per row."
+    change = part.put(old, new, unit) - old; support = part.within(old, unit)
     draws = {s: torch.randn(old.shape[1:], generator=torch.Generator().manual_seed(s)) for s in dict.fromkeys(seeds)}
     noise = torch.stack([draws[s] for s in seeds]).to(old) * support; rest = list(range(1, old.dim()))
     return old + noise * (change.norm(dim=rest, keepdim=True) / noise.norm(dim=rest, keepdim=True).clamp(min=1e-12))
