@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['differentiable', 'gradients', 'unit_effects', 'line', 'attribution_patch', 'compare', 'worst']
 
-# %% ../../nbs/patching/05_attribution.ipynb #439cda46
+# %% ../../nbs/patching/05_attribution.ipynb #b1edd782
 import numpy as np
 import pandas as pd
 import torch
@@ -20,7 +20,7 @@ from ..lm.taps import tapping
 from .cells import Cells, Slices, Whole
 from .errors import PatchError
 from .measures import measure
-from .pairs import Pairs, by_length, plain
+from .pairs import Pairs, plain
 from .patch import base_of
 from .sources import targets_of
 from .sweep import Sweep
@@ -59,16 +59,10 @@ def _placed(effects, reached) -> torch.Tensor:
     "(prompt, unit, place): unit effects (prompt, pos, unit) added over the positions of each place."
     return torch.einsum("bpu,bwp->buw", effects, reached[:, :, :effects.shape[1]].to(effects))
 
-# %% ../../nbs/patching/05_attribution.ipynb #f24ec451
+# %% ../../nbs/patching/05_attribution.ipynb #398ae2cf
 def _side(grid, which, rows):
     "`(token batch, decoder batch or None)` of some prompts of one length, without padding."
     return plain(grid.pairs.side(which), rows), targets_of(grid.pairs, rows)
-
-def _groups(pairs, most) -> list:
-    "Prompts of one length (and one target length) together, at most `most`."
-    groups = by_length(pairs.clean, most)
-    if pairs.targets is None: return groups
-    return [[g[i] for i in part] for g in groups for part in by_length(pairs.targets[g], most)]
 
 def _noted(grid, rows, side, logits):
     "Note what the measures say of a whole side; returns their values, with gradients if the logits have them."
@@ -167,7 +161,7 @@ def _cost(cells, metrics, steps, exact_pattern) -> tuple:
     if steps: return 2 + steps * at, steps * at * len(metrics)
     return 2 + bool(exact_pattern), len(metrics)
 
-# %% ../../nbs/patching/05_attribution.ipynb #41eb5d85
+# %% ../../nbs/patching/05_attribution.ipynb #057b824a
 def attribution_patch(
     lm,                            # an opened model
     task,                          # a task with twins, or Pairs
@@ -183,7 +177,7 @@ def attribution_patch(
     "First-order preview of a whole patch grid. Raises `PatchError` where a metric has no gradient."
     pairs = Pairs.of(lm, task); cells = Cells.of(lm, pairs, sites, by, positions, layers, heads, neurons, directions, features)
     grid = Sweep(lm, pairs, cells, metrics, direction); _require(lm, cells, grid, steps, exact_pattern)
-    for rows in _groups(pairs, max(1, batch // max(1, steps))):
+    for rows in pairs.groups(max(1, batch // max(1, steps))):
         there = cells.reached(rows).any(-1)[:, None].cpu()
         for (site, layer, i), effect in _effects(grid, rows, steps, exact_pattern).items():
             name = grid.measures[i].name; value = torch.as_tensor(grid.ends[grid.base_side][name][rows])[:, None, None] + effect.cpu()
