@@ -5,7 +5,9 @@ import torch
 from conftest import new_page, until
 from workbench.lm.errors import WorkbenchError
 from workbench.lm.load import load
+from workbench.patching.circuit_scores import NodeRuns
 from workbench.patching.figures import cell_table, cells_figure, grid_figure
+from workbench.patching.name_circuit import halves
 from workbench.patching.pairs import Pairs, named_places, pair_of
 from workbench.patching.patch import patch, summary
 from workbench.reporting.run import run
@@ -35,6 +37,9 @@ def test_the_report_shows_what_the_methods_say(names, micro):
     heads = cell_table(summary(patch(micro, pairs[0::2], "z", "layer head", positions="end"), seed=2), 8)
     assert shown["chosen"] == list(heads.cell) and shown["measured_on"] == 8 and shown["largest_difference"] < 1e-4
     assert max(h["mean"] for h in shown["heads"].values()) > 3 * shown["placebo"] and shown["cost"] < shown["cost_usual"] / 4
+    c = shown["circuit"]; found = [h for heads in c["roles"].values() for h in heads]; assert {"name mover", "duplicate reader"} <= set(c["roles"]) and len(found) < 20
+    _, _, rest, labels, _ = halves(micro, make("ioi", n=40, seed=2)); own = NodeRuns(micro, rest, groups=labels, reference="corrupt")
+    assert c["kept"] == pytest.approx(own.F([found])[0].mean() / own.whole().mean(), abs=1e-4) and c["kept"] >= .8 and c["random_best"] < c["kept"] and c["n"] == len(rest) and "mean over" in c["ablation"]
 
 
 def test_a_pair_is_a_report_too(pair, micro):
@@ -42,6 +47,7 @@ def test_a_pair_is_a_report_too(pair, micro):
     p = pair_of(micro, "The king of France lives in", "The king of Japan lives in"); own = patch(micro, p, ["mlp_out"], direction="noising")
     strongest = cell_table(summary(own), 1).iloc[0]; told = shown["states"][strongest.cell]
     assert told["mean"] == pytest.approx(strongest["mean"], abs=1e-4) and told["low"] is None
+    assert "a single pair has none" in shown["circuit"]
 
 
 def test_figures_say_direction_ablation_and_n(micro):
