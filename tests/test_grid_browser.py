@@ -93,8 +93,8 @@ def test_roles_and_labels(shown):
 def test_one_prompt_metrics_and_hatching(shown, done):
     before = shown.evaluate(PIXELS); shown.get_by_label("hatch what may be 0").uncheck(); until(shown, f"was => JSON.stringify(({PIXELS})()) !== JSON.stringify(was)", before)
     choose(shown, "metric", "logit_difference"); expect(shown.locator(".wb-scale")).to_have_attribute("aria-label", re.compile("corrupted at 0, clean at"))
-    shown.get_by_label("prompts").select_option("2"); plot(shown).hover(position=spot(shown, 0, 3, 14)); own = done.data.map("A", "logit_difference", "change", 2)[0, 3, 14]
-    expect(readout(shown)).to_contain_text("change "); print(readout(shown).inner_text(), own); said = re.search(r"change ([+−])([\d.]+)", readout(shown).inner_text()); assert (-1 if said[1] == "−" else 1) * float(said[2]) == pytest.approx(own, abs=.02)
+    shown.get_by_label("prompts").select_option("2"); own = done.data.map("A", "logit_difference", "change", 2)[0, 0, 11]; plot(shown).click(position=spot(shown, 0, 0, 11)); expect(side(shown)).to_contain_text("change ")
+    sign, size = re.search(r"change ([+−])([\d.]+)", side(shown).inner_text()).groups(); assert abs(own) > 1 and (-1 if sign == "−" else 1) * float(size) == pytest.approx(own, rel=2e-3)
     assert quiet(shown)
 
 
@@ -120,7 +120,7 @@ def test_hostile_tokens_and_many_cells(browser, tmp_path):
     hostile = planted(texts=[["<script>window.hit=1</script>", "</script>", "<img src=x onerror='window.hit=1'>", "👑", "שלום", "\n"]] * 5, model="</script><b>")
     page = ready(new_page(browser, offline=True), PatchingGrid.of(hostile, region=[0, 2, 3, 2, 3]).to_html(tmp_path/"h.html"))
     assert page.evaluate("window.hit") is None and page.locator(".wb-heading").inner_text().startswith("</script><b>") and "👑" in side(page).inner_text() and quiet(page); page.context.close()
-    big = PatchingGrid.of(planted(n=2, layers=32, length=256), pins=[[0, r, 9, r, 9] for r in range(32)]); page = ready(new_page(browser, offline=True), big.to_html(tmp_path/"b.html"))
+    big = PatchingGrid.of(planted(n=1, layers=32, length=256), pins=[[0, r, 9, r, 9] for r in range(32)]); page = ready(new_page(browser, offline=True), big.to_html(tmp_path/"b.html"))
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)"); plot(page).focus()
     for key in ("ArrowRight", "Space", "+", "+", "+"): page.keyboard.press(key)
     expect(readout(page)).to_contain_text("L2 · 3"); assert page.evaluate("document.querySelectorAll('*').length") <= 500 and quiet(page); page.context.close()

@@ -443,7 +443,7 @@ def _heard(self, message):
 
 PatchingGrid.explorer, PatchingGrid._open_explorer, PatchingGrid._attention, PatchingGrid.chunk, PatchingGrid.heard = explorer, _open_explorer, _attention, _chunk, _heard
 
-# %% ../../nbs/widgets/09_patching_grid.ipynb #12d9e110
+# %% ../../nbs/widgets/09_patching_grid.ipynb #51fbb302
 def _page_keys(self):
     "What is on view first, then other metrics and sides, then every prompt while they fit."
     g = self.data.a; size = 2 * int(np.prod(g.shape)); room, out = PAGE_BYTES, []
@@ -456,7 +456,8 @@ def _page_keys(self):
     if g.n > 1:
         for m, w in [(m, w) for m in metrics for w in which]:
             if room > size * g.n: out.append((w, m, "prompts", "all")); room -= size * g.n
-        for p in range(g.n if 2 * size * g.n < room and size * g.n < PAGE_BYTES / 4 else 0): out += [(self.which, self.metric, what, p) for what in ("change", "state")]
+        for m in metrics:
+            if 2 * size * g.n < room and size * g.n < PAGE_BYTES / 4: out += [(self.which, m, what, p) for p in range(g.n) for what in ("change", "state")]; room -= 2 * size * g.n
     if self.prompt >= 0: out += [(self.which, self.metric, what, self.prompt) for what in ("change", "state", "value")]
     if self.meta["heads"]:
         for r in [self.region, *self.pins]:
@@ -483,7 +484,8 @@ def _to_frame(self):
     f, r, c = np.indices(g.shape).reshape(3, -1); inside = np.ones(len(f), bool)
     if self.region: k = list(map(int, _id(self.region).split(","))); inside = (f == k[0]) & (r >= k[1]) & (r <= k[3]) & (c >= k[2]) & (c <= k[4])
     inside &= np.isfinite(maps["change"].ravel()) & (state.ravel() != PENDING); f, r, c = f[inside], r[inside], c[inside]
-    table = {"site": [g.facets[i][0] for i in f], **({unit_dim(g.ds): [g.facets[i][1] for i in f]} if g.facets[0][1] is not None else {}), "layer": [g.layers[i] for i in r], g.axis: [g.columns[i] for i in c]}
+    facets, layers, columns = g.facets, g.layers, g.columns
+    table = {"site": [facets[i][0] for i in f], **({unit_dim(g.ds): [facets[i][1] for i in f]} if facets[0][1] is not None else {}), "layer": [layers[i] for i in r], g.axis: [columns[i] for i in c]}
     if g.axis == "pos": table["token"] = [self.meta["columns"][i][0] for i in c]
     return pd.DataFrame({**table, **{k: v[f, r, c] for k, v in maps.items()}}).sort_values("change", key=np.abs, ascending=False, ignore_index=True)
 

@@ -17,7 +17,7 @@ from .colours import ramp
 from .patching_data import KNOWN, NOWHERE, PENDING, PREVIEW, UNDEFINED
 from .tokens import display_token, shorten
 
-# %% ../../nbs/widgets/08_patching_picture.ipynb #31306662
+# %% ../../nbs/widgets/08_patching_picture.ipynb #8500a75e
 def scale_end(ends: dict, x, how="anchors", top=0.) -> float:
     "Where the colours end: as static/cells.js has it."
     if top: return top
@@ -25,8 +25,9 @@ def scale_end(ends: dict, x, how="anchors", top=0.) -> float:
     return (most or gap or 1.) if how == "view" or not gap else max(gap, min(most, 1.5 * gap))
 
 def _hatched(ax, where, pattern, colour):
-    "Hatching over the cells of a mask, as one shape."
-    boxes = [Path([(c - .5, r - .5), (c + .5, r - .5), (c + .5, r + .5), (c - .5, r + .5), (c - .5, r - .5)], closed=True) for r, c in zip(*np.where(where))]
+    "Hatching over the cells of a mask, as one shape: a box for each run of cells in a row."
+    steps = np.diff(np.pad(where.astype(int), ((0, 0), (1, 1)))); runs = [(r, a - .5, b - .5) for r, row in enumerate(steps) for a, b in zip(np.where(row > 0)[0], np.where(row < 0)[0])]
+    boxes = [Path([(a, r - .5), (b, r - .5), (b, r + .5), (a, r + .5), (a, r - .5)], closed=True) for r, a, b in runs]
     if boxes: ax.add_patch(PathPatch(Path.make_compound_path(*boxes), fill=False, hatch=pattern, edgecolor=colour, lw=0))
 
 def _marks(ax, x, state, top, doubt, dark):
