@@ -19,7 +19,7 @@ def role_table(roles: pd.DataFrame) -> pd.DataFrame:
     rows = [dict(role=r, heads=", ".join(g.sort_values("part", ascending=False).node), n=len(g), largest_part=float(g.part.max())) for r, g in roles.groupby("role")]
     return pd.DataFrame(rows, columns=["role", "heads", "n", "largest_part"]).sort_values("largest_part", ascending=False, ignore_index=True)
 
-# %% ../../nbs/patching/18_circuit_figures.ipynb #d2e06fdc
+# %% ../../nbs/patching/18_circuit_figures.ipynb #c833784d
 def _squares(fig, roles, n_layers, n_heads):
     "One grey square per head, and coloured ones for those that have a role."
     import plotly.graph_objects as go
@@ -43,6 +43,6 @@ def circuit_figure(roles, scores, n_layers: int, n_heads: int, title: str = "the
     if scores is None or not len(roles): raise PatchError("No head was found, so there is no circuit to draw: look at the table that name_roles() returned.")
     a = scores.attrs; fig = make_subplots(1, 2, column_widths=[.74, .26], horizontal_spacing=.12); _squares(fig, roles, n_layers, n_heads); _share(fig, scores)
     fig.update_xaxes(title="head", dtick=max(1, n_heads // 8), showgrid=False, zeroline=False, col=1).update_yaxes(title="layer", dtick=max(1, n_layers // 8), range=[-.6, n_layers - .4], showgrid=False, zeroline=False, col=1)
-    fig.add_hline(y=1, line=dict(color="#bbb", width=1), col=2).update_xaxes(visible=False, range=[-.5, .5], col=2).update_yaxes(title=f"share of {a['metric'].replace('_', ' ')}", col=2)
-    note = f"{a['model']} · n {a['n']} held-out prompts · {100 * a['level']:.0f} % interval<br>the rest ablated: {a['ablation']}"
+    fig.add_hline(y=1, line=dict(color="#bbb", width=1), col=2).update_xaxes(visible=False, range=[-.5, .5], col=2).update_yaxes(title="share kept", col=2)
+    note = f"{a['model']} · {a['metric']} · n {a['n']} held-out prompts · {100 * a['level']:.0f} % interval<br>the rest ablated: {a['ablation']}"
     return fig.update_layout(title=dict(text=f"{title}<br><sub>{note}</sub>"), width=width, height=int(np.clip(225 + 28 * n_layers, 330, 700)), margin=dict(l=50, r=20, t=95, b=95), template="plotly_white", font_size=11, legend=dict(orientation="h", y=-.42))
