@@ -66,7 +66,7 @@ class Lens:
 
     def __init__(self, shape):
         from transformer_lens.model_bridge.sources.transformers import boot
-        self.bridge = boot(folder(shape), hf_model=twin(model(shape)), device="cpu")
+        made = model(shape); self.bridge = boot(folder(shape), hf_model=twin(made), device=str(made.device), dtype=made.dtype)
         self.layers = self.bridge.cfg.n_layers
 
     @torch.no_grad()

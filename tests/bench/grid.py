@@ -1,5 +1,6 @@
-"""Activation patching over every layer and position, four ways, to the same numbers."""
+"""Grids of patched activations as each library makes them, to the same numbers: every layer x position of `resid_pre`, every layer x head of `z` at all positions."""
 import contextlib
+import copy
 import io
 
 import torch
@@ -7,101 +8,141 @@ import torch
 import contenders
 import shapes
 
-LENGTH = 15
+LENGTH, SHARED, ANSWER, FOIL = 15, 10, 5, 6
 
 
-def pair(differs_at: int):
+def prepare(device: str, dtype: str, shape: str = "gpt2"):
+    "Put the measured model on a device, in a dtype; every contender shares its tensors."
+    shapes.model(shape).to(device, getattr(torch, dtype))
+
+
+def pair(differs_at: int, shape: str = "gpt2"):
     "Clean and corrupted ids (1, pos) that agree before `differs_at` and differ there only."
-    clean = shapes.ids("gpt2", length=LENGTH); corrupt = clean.clone()
+    clean = shapes.ids(shape, length=LENGTH); corrupt = clean.clone()
     corrupt[0, differs_at] = 999
-    return clean, corrupt
+    device = next(shapes.model(shape).parameters()).device
+    return clean.to(device), corrupt.to(device)
+
+
+def difference(logits): return logits[0, -1, ANSWER] - logits[0, -1, FOIL]
 
 
 class Hooks:
-    "One forward pass per cell with a torch hook on a transformers model: the reference."
-    def __init__(self): self.model = contenders.Plain("gpt2", cache=False).model
+    "One forward pass per cell with a torch hook on a transformers model. `exact`: on a float32 copy of the same weights, what every way is compared with."
+    def __init__(self, shape, exact=False): self.model = contenders.Plain(shape, cache=False).model if not exact else copy.deepcopy(shapes.model(shape)).float()
+
+    def cell(self, module, change, corrupt):
+        def hook(module, args, kwargs): return (change(args[0].clone()), *args[1:]), kwargs
+        handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+        try: return difference(self.model(corrupt, use_cache=False).logits)
+        finally: handle.remove()
 
     @torch.no_grad()
-    def __call__(self, clean, corrupt, differs_at):
-        blocks, cells = self.model.transformer.h, []
-        states = self.model(clean, use_cache=False, output_hidden_states=True).hidden_states
-        for layer, block in enumerate(blocks):
+    def residual(self, clean, corrupt):
+        states = self.model(clean, use_cache=False, output_hidden_states=True).hidden_states; cells = []
+        for layer, block in enumerate(self.model.transformer.h):
             for pos in range(LENGTH):
-                def hook(module, args, kwargs):
-                    x = args[0].clone(); x[:, pos] = states[layer][:, pos]
-                    return (x, *args[1:]), kwargs
-                handle = block.register_forward_pre_hook(hook, with_kwargs=True)
-                cells.append(self.model(corrupt, use_cache=False).logits[0, -1]); handle.remove()
-        return torch.stack(cells).view(len(blocks), LENGTH, -1)
-
-
-class Resume:
-    "`lm.resume`: cells join the batch at their layer, and positions before the first difference come from the corrupted run."
-    def __init__(self): self.lm = contenders.Workbench("gpt2").lm
-
-    def __call__(self, clean, corrupt, differs_at):
-        from workbench.lm.sites import Site
-        at = [Site("resid_pre", layer=l) for l in range(self.lm.n_layers)]
-        source, base = self.lm.run(clean, keep="resid_pre"), self.lm.snapshot(corrupt)
-        n, rows = LENGTH - differs_at, {}
-        for l, site in enumerate(at):
-            rows[l] = base.run.tensor(site)[:, differs_at:].repeat(n, 1, 1)
-            rows[l][range(n), range(n)] = source.tensor(site)[0, differs_at:]
-        first = rows.pop(0)
-        got = self.lm.resume(first, 0, prefix=base.prefix(differs_at), joins=rows, logits_at=[n - 1])[:, 0].view(len(at), n, -1)
-        same = base.run.last_logits.expand(len(at), differs_at, -1)             # nothing to patch where the prompts agree
-        return torch.cat([same, got], 1)
-
-
-class LensGrid:
-    "TransformerLens `patching.get_act_patch_resid_pre`."
-    def __init__(self): self.bridge = contenders.Lens("gpt2").bridge
+                def change(x): x[:, pos] = states[layer][:, pos]; return x
+                cells.append(self.cell(block, change, corrupt))
+        return torch.stack(cells).view(-1, LENGTH)
 
     @torch.no_grad()
-    def __call__(self, clean, corrupt, differs_at):
+    def heads(self, clean, corrupt):
+        outs, cells, n = [b.attn.c_proj for b in self.model.transformer.h], [], self.model.config.n_head; kept, d = {}, self.model.config.n_embd // n
+        handles = [o.register_forward_pre_hook(lambda m, a: kept.__setitem__(m, a[0])) for o in outs]
+        self.model(clean, use_cache=False)
+        for h in handles: h.remove()
+        for out in outs:
+            for head in range(n):
+                at = slice(head * d, (head + 1) * d)
+                def change(x): x[..., at] = kept[out][..., at]; return x
+                cells.append(self.cell(out, change, corrupt))
+        return torch.stack(cells).view(-1, n)
+
+
+class Workbench:
+    "`workbench.patching.patch`, the whole call: both runs, all cells, the labelled result. `counted`: its multiply-adds, in forward passes of one prompt."
+    def __init__(self, shape): self.lm, self.counted = contenders.Workbench(shape).lm, None
+
+    def __call__(self, clean, corrupt, **what):
+        from workbench.patching.pairs import Pairs
+        from workbench.patching.patch import patch
+        grid = patch(self.lm, Pairs.of(self.lm, clean=clean, corrupt=corrupt, answers=[ANSWER], foils=[FOIL]), **what)
+        self.counted = grid.attrs["forward_equivalents"]
+        return torch.as_tensor(grid.logit_difference.isel(site=0, prompt=0).values)
+
+    def residual(self, clean, corrupt): return self(clean, corrupt, sites="resid_pre", by="layer pos")
+    def heads(self, clean, corrupt): return self(clean, corrupt, sites="z", by="layer head")
+
+
+class Lens:
+    "TransformerLens `patching.get_act_patch_resid_pre` and `get_act_patch_attn_head_out_all_pos`, after `run_with_cache`."
+    def __init__(self, shape): self.bridge = contenders.Lens(shape).bridge
+
+    @torch.no_grad()
+    def __call__(self, grid, clean, corrupt):
         from transformer_lens import patching
         _, cache = self.bridge.run_with_cache(clean)
-        seen = []
-        def metric(logits): seen.append(logits[0, -1]); return logits[0, -1, 5] - logits[0, -1, 6]
-        with contextlib.redirect_stderr(io.StringIO()): patching.get_act_patch_resid_pre(self.bridge, corrupt, cache, metric)   # its progress bar
-        return torch.stack(seen[-len(self.bridge.blocks) * LENGTH:]).view(len(self.bridge.blocks), LENGTH, -1)
+        with contextlib.redirect_stderr(io.StringIO()): return torch.as_tensor(getattr(patching, grid)(self.bridge, corrupt, cache, difference))   # its progress bar
+
+    def residual(self, clean, corrupt): return self("get_act_patch_resid_pre", clean, corrupt)
+    def heads(self, clean, corrupt): return self("get_act_patch_attn_head_out_all_pos", clean, corrupt)
 
 
-class NNsightGrid:
-    "nnsight, the batched form of its recipe: one trace a layer, one invoke a position."
-    def __init__(self): self.model = contenders.NNsight("gpt2").fast
+class NNsight:
+    "nnsight: its recipe with the clean states kept from one trace; cell by cell, or one invoke a position in one trace a layer."
+    def __init__(self, shape): self.model = contenders.NNsight(shape).fast
 
-    @torch.no_grad()
-    def __call__(self, clean, corrupt, differs_at):
+    def states(self, clean):
         import nnsight
-        blocks = self.model.transformer.h
         with self.model.trace(clean):
             states = nnsight.save([])
-            for block in blocks:
+            for block in self.model.transformer.h:
                 states.append(block.input.clone())
-        layers = []
-        for block, state in zip(blocks, states):
+        return states
+
+    @torch.no_grad()
+    def looped(self, clean, corrupt):
+        cells, states = [], self.states(clean)
+        for block, state in zip(self.model.transformer.h, states):
+            for pos in range(LENGTH):
+                with self.model.trace(corrupt):
+                    block.input[:, pos] = state[:, pos]
+                    logits = self.model.output.logits.save()
+                cells.append(difference(logits))
+        return torch.stack(cells).view(-1, LENGTH)
+
+    @torch.no_grad()
+    def batched(self, clean, corrupt):
+        import nnsight
+        layers, states = [], self.states(clean)
+        for block, state in zip(self.model.transformer.h, states):
             with self.model.trace() as tracer:
                 cells = nnsight.save([])
                 for pos in range(LENGTH):
                     with tracer.invoke(corrupt):
                         block.input[:, pos] = state[:, pos]
                         cells.append(self.model.output.logits[0, -1])
-            layers.append(torch.stack(list(cells)))
+            layers.append(torch.stack([c[ANSWER] - c[FOIL] for c in cells]))
         return torch.stack(layers)
 
 
-def jobs() -> tuple:
-    "`({name: job}, errors)`; every job runs the grid and notes in `errors` its largest difference, over all cells and logits, from the reference."
-    hooks, ours, lens, nn = Hooks(), Resume(), LensGrid(), NNsightGrid()
-    late, early = (*pair(10), 10), (*pair(0), 0)
-    want, errors = {0: hooks(*early)}, {}
-    def reference(): want[10] = hooks(*late)
-    def compared(name, way, given):
-        def job():
-            got = way(*given)
-            if given[2] in want: errors[name] = float((got - want[given[2]]).abs().max())
-        return job
-    others = {"workbench resume, 10 of 15 tokens shared": (ours, late), "workbench resume, nothing shared": (ours, early),
-              "transformer-lens get_act_patch_resid_pre": (lens, late), "nnsight, 15 invokes a trace": (nn, late)}
-    return {"hooks": reference} | {name: compared(name, *job) for name, job in others.items()}, errors
+RESIDUAL, HEADS = "12 x 15 residual", "12 x 12 heads"
+
+
+def ways(shape: str, peers: bool = True) -> dict:
+    "`{(grid, tokens shared): {way: call}}`. Whole passes cost the same whatever the prompts share, so who makes them is timed once."
+    ours, hooks = Workbench(shape), Hooks(shape)
+    found = {(RESIDUAL, SHARED): {"hooks": hooks.residual, "workbench patch": ours.residual}, (RESIDUAL, 0): {"workbench patch": ours.residual},
+             (HEADS, SHARED): {"workbench patch": ours.heads}, (HEADS, 0): {"workbench patch": ours.heads}}
+    if not peers: return found
+    lens, nn = Lens(shape), NNsight(shape)
+    found[RESIDUAL, SHARED] |= {"transformer-lens get_act_patch_resid_pre": lens.residual, "nnsight, cell by cell": nn.looped, "nnsight, 15 invokes a trace": nn.batched}
+    found[HEADS, SHARED]["transformer-lens get_act_patch_attn_head_out_all_pos"] = lens.heads
+    return found
+
+
+def reference(name: str, shared: int, shape: str):
+    "The grid by hooked passes, in float32."
+    hooks = Hooks(shape, exact=True)
+    return (hooks.residual if name == RESIDUAL else hooks.heads)(*pair(shared, shape)).double().cpu()

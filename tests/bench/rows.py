@@ -9,11 +9,13 @@ import torch
 
 import browser
 import contenders
+import families
 import grid
 import memory
 import pages
+import previews
 from shapes import SHAPES, ids
-from timing import summary, take_turns
+from timing import clock, scattered, summary, take_turns
 
 REFERENCE = "transformers"
 
@@ -57,14 +59,45 @@ def generation(shape: str, repeats: int, n: int = 20) -> list:
     return [dict(group="generation", shape=shape, library=l, job=j, same_tokens=same[l, j], **times[l, j]) for l, j in jobs]
 
 
-def patching(shape: str, repeats: int) -> list:
-    "A 12 x 15 grid of patched residuals, against one hooked forward pass per cell."
-    jobs, errors = grid.jobs()
-    plain, x = contenders.Plain(shape, cache=False), ids(shape, length=grid.LENGTH)
-    jobs["one forward pass"] = lambda: [plain.forward(x) for _ in range(10)]
-    times = summary(take_turns(jobs, repeats, seconds=0, warm=0), "hooks")
-    one = times.pop("one forward pass")["cpu_ms_median"] / 10
-    return [dict(group="patching", shape=shape, library=REFERENCE if name == "hooks" else name.split()[0].strip(","), job=name, error=errors.get(name, 0.0), forwards=t["cpu_ms_median"] / one, **t) for name, t in times.items()]
+FORWARDS, OFTEN = 10, 3     # plain passes in one measurement; how often a round makes the short jobs
+
+
+def _compared(key, got, results, shape, dtype) -> float:
+    "The largest difference of any cell from the reference: hooked passes in float32; for edges, TransformerLens."
+    name, shared = key; own = (name, shared, "hooks")
+    if name == previews.EDGES: want = next((previews.edge_scores(r) for k, r in results.items() if k[0] == name and k[2].startswith("transformer-lens")), None)
+    elif own in results and dtype == "float32": want = results[own]
+    else: want = results.setdefault((name, shared, "float32"), grid.reference(name, shared, shape) if name != previews.HEADS else previews.Hooks(shape, exact=True).heads(*grid.pair(shared, shape)))
+    return float("nan") if want is None else float((got.detach().double().cpu() - want.detach().double().cpu()).abs().max())
+
+
+def patching(shape: str, repeats: int, device: str = "cpu", dtype: str = "float32", peers: bool = True) -> list:
+    "Grids of patched residuals and heads, and first-order previews of them, each way of making them. On a GPU: wall time, the queue drained."
+    grid.prepare(device, dtype, shape); plain, pairs, results, jobs = contenders.Plain(shape, cache=False), {n: grid.pair(n, shape) for n in (grid.SHARED, 0)}, {}, {}; counted = {}
+    def made(key, way):
+        def job(): results[key] = way(*pairs[key[1]]); counted[key] = getattr(way.__self__, "counted", None)
+        return job
+    for k, some in (grid.ways(shape, peers) | previews.ways(shape, peers)).items(): jobs |= {(*k, name): made((*k, name), way) for name, way in some.items()}
+    calls = {k: OFTEN if k[2].startswith("workbench") or k[0] == previews.HEADS else 1 for k in jobs}
+    def forward():
+        for _ in range(FORWARDS): plain.forward(pairs[0][0])
+    found = scattered(jobs | {"forward": forward}, calls | {"forward": OFTEN}, repeats, clock(device)); one = min(found.pop("forward")) / FORWARDS
+    return [_grid_row(k, found, results, one, shape, device, dtype) | dict(multiply_adds=counted[k]) for k in jobs]
+
+
+def _grid_row(key, found, results, one, shape, device, dtype) -> dict:
+    "One way of making one grid: its time, beside hooks where they are timed and beside the peer or ours alone elsewhere."
+    name, shared, way = key; own = [k for k in found if k[:2] == key[:2]]; first = next((k for k in own if k[2] == "hooks"), next((k for k in own if k[2].startswith("transformer-lens")), own[0]))
+    got = previews.edge_scores(results[key]) if name == previews.EDGES else results[key]
+    times = summary({way: found[key], first[2]: found[first]}, first[2])[way]
+    if device != "cpu": times = {k.replace("cpu_ms", "wall_ms"): v for k, v in times.items()}
+    return dict(group="patching", shape=shape, library=REFERENCE if way == "hooks" else way.split()[0].strip(","), grid=name, shared=shared, job=f"{name}, {shared} of {grid.LENGTH} tokens shared: {way}", way=way, device=device, dtype=dtype,
+                error=_compared(key[:2], got, results, shape, dtype), cells=got.numel(), forwards=min(found[key]) / one, beside=first[2], **times)
+
+
+def cells(shape: None, repeats: int) -> list:
+    "Every cell of grids on five families against a hooked pass of its own."
+    return [row for name in families.GRIDS for row in families.compared(name)]
 
 
 def held(shape: str, repeats: int) -> list: return [dict(group="memory", shape=shape, **row) for row in memory.rows()]
@@ -115,4 +148,4 @@ def widgets(shape: None, repeats: int) -> list:
 
 
 GROUPS = {"forward-thin": (forward, "thin", 15), "forward-llama": (forward, "llama", 11), "forward-gpt2": (forward, "gpt2", 7), "generation-thin": (generation, "thin", 7),
-          "generation-llama": (generation, "llama", 7), "patching": (patching, "gpt2", 3), "memory": (held, "wide", 1), "imports": (imports, None, 3), "widgets": (widgets, None, 3)}
+          "generation-llama": (generation, "llama", 7), "patching": (patching, "gpt2", 2), "cells": (cells, None, 1), "memory": (held, "wide", 1), "imports": (imports, None, 3), "widgets": (widgets, None, 3)}

@@ -27,11 +27,13 @@ def machine() -> dict:
 
 def show(row: dict):
     "One row as one line."
-    label = f"{row['group']:<10} {row.get('shape') or '':<6} {row['library']:<37}"[:58] + f" {row['job'][:42]:<43}"
+    label = f"{row['group']:<10} {row.get('shape') or '':<6} {row['library']:<37}"[:58] + f" {row['job'][:88 if row['group'] == 'patching' else 42]:<43}"
     if row["group"] == "memory": print(label, f"held {row['held_bytes'] / 2**20:8.3f} MiB of {row['site_bytes'] / 2**20:.3f}, left behind {row['left_bytes'] / 2**20:7.3f}, peak over plain {row['peak_over_plain_bytes'] / 2**20:7.1f} MiB")
+    elif row["group"] == "cells": print(label, f"{row['cells']} cells, {row['way']}, move the answer by {row['moved']:.3g}, error {row['error']:.1e}")
     elif row["group"] == "imports": print(label, f"{row['cpu_s_median']:8.2f} s CPU (best {row['cpu_s_best']:.2f})")
     elif row["group"] == "widgets": print(label, f"{(row['html_bytes'] + row['script_bytes']) / 1e6:8.2f} MB ", page_costs(row))
-    else: print(label, f"{row['cpu_ms_median']:9.2f} ms  {row['ratio']:6.2f}x [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]  error {row.get('error', '')}")
+    elif "wall_ms_median" in row: print(label, f"{row['wall_ms_median']:9.2f} ms wall, {row['forwards']:.2f} passes, {row['ratio']:6.2f}x, error {row['error']:.1e}")
+    else: print(label, f"{row['cpu_ms_median']:9.2f} ms  {row['ratio']:6.2f}x [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]  error {row.get('error', '')}" + (f"  best {row['cpu_ms_best']:.0f} ms, {row['forwards']:.2f} passes" if "forwards" in row else ""))
 
 
 def page_costs(row: dict) -> str:
@@ -41,13 +43,13 @@ def page_costs(row: dict) -> str:
     return f"paint {row['paint_cpu_s']:.3f} CPU s (browser {row['browser_cpu_s']:.2f}), {hover}, {row['dom_nodes']} nodes"
 
 
-def measure(name: str, quick: bool) -> list:
-    "The rows of a group, each with the date and the load of the machine before and after."
+def measure(name: str, quick: bool, **where) -> list:
+    "The rows of a group, each with the date and the load of the machine before and after. `where`: device and dtype, for patching."
     from rows import GROUPS
     import torch
     torch.set_num_threads(1); job, shape, repeats = GROUPS[name]; before = os.getloadavg()[0]
     print(f"\n{name}: {repeats} rounds, load average {before:.1f}", flush=True)
-    rows = job(shape, min(repeats, 2) if quick else repeats)
+    rows = job(shape, min(repeats, 2) if quick else repeats, **where)
     for row in rows: row |= dict(date=datetime.date.today().isoformat(), load=[round(before, 1), round(os.getloadavg()[0], 1)]); show(row)
     sys.stdout.flush()
     return rows
@@ -61,9 +63,17 @@ def write(name: str, rows: list):
     old = json.loads(RESULTS.read_text())["groups"] if RESULTS.exists() else {}
     groups = {n: rows if n == name else old[n] for n in GROUPS if n == name or n in old}
     promises = bars([r for g in groups.values() for r in g]) if len(groups) == len(GROUPS) else []
+    devices = json.loads(RESULTS.read_text()).get("devices", {}) if RESULTS.exists() else {}
     RESULTS.write_text(json.dumps(dict(machine=machine(), versions={p: version(p) for p in PACKAGES}, shapes={k: dict(what=what, tokens=n) for k, (what, n, _) in SHAPES.items()},
-                                       bars=promises, groups=groups), indent=1) + "\n")
+                                       bars=promises, groups=groups, devices=devices), indent=1) + "\n")
     return promises
+
+
+def write_device(device: str, dtype: str, rows: list):
+    "Put the rows of a GPU beside those of the processor: `devices[name of the GPU][dtype]`."
+    import torch
+    old = json.loads(RESULTS.read_text()); old.setdefault("devices", {}).setdefault(torch.cuda.get_device_name(device), {})[dtype] = rows
+    RESULTS.write_text(json.dumps(old, indent=1) + "\n")
 
 
 def main():
@@ -71,8 +81,14 @@ def main():
     ask = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     ask.add_argument("groups", nargs="*", metavar="GROUP", help=", ".join(GROUPS)); ask.add_argument("--write", action="store_true", help="put these groups into results.json")
     ask.add_argument("--quick", action="store_true", help="two rounds of everything, to see that it runs; writes nothing")
+    ask.add_argument("--device", default="cpu", help="'cuda': the group patching on a GPU, wall time"); ask.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     given = ask.parse_args(); promises = []
     if unknown := set(given.groups) - set(GROUPS): ask.error(f"no group {', '.join(unknown)}; there are {', '.join(GROUPS)}")
+    if (given.device, given.dtype) != ("cpu", "float32"):
+        if given.groups != ["patching"]: ask.error("--device and --dtype are for the group patching alone")
+        rows = measure("patching", given.quick, device=given.device, dtype=given.dtype)
+        if given.write and given.device != "cpu": write_device(given.device, given.dtype, rows)
+        return
     for name in given.groups or GROUPS:
         rows = measure(name, given.quick)
         if not given.quick and (given.write or not given.groups): promises = write(name, rows)

@@ -10,6 +10,14 @@ def calls_per_sample(job, seconds: float = 0.1) -> int:
     return max(1, round(seconds / max(time.process_time() - start, 1e-6)))
 
 
+def clock(device: str = "cpu"):
+    "What is read before and after a job: CPU time of this process, or, where a GPU works, wall time after its queue has drained."
+    if device == "cpu": return time.process_time
+    import torch
+    def drained(): torch.cuda.synchronize(); return time.perf_counter()
+    return drained
+
+
 def take_turns(jobs: dict, repeats: int = 15, seconds: float = 0.1, warm: int = 2, seed: int = 0) -> dict:
     "`{name: [CPU seconds per call, one entry a round]}`. In every round each job runs once, in a new random order."
     for job in jobs.values():
@@ -22,6 +30,18 @@ def take_turns(jobs: dict, repeats: int = 15, seconds: float = 0.1, warm: int = 
             start = time.process_time()
             for _ in range(calls[name]): jobs[name]()
             times[name].append((time.process_time() - start) / calls[name])
+    return times
+
+
+def scattered(jobs: dict, calls: dict, repeats: int, clock=time.process_time, seed: int = 0) -> dict:
+    "As `take_turns`, for jobs of very different length: within a round the `calls` of a short job lie scattered between the long ones, so that all of them meet the machine in the same moods. An entry is the mean of a round's calls."
+    times, rng = {name: [] for name in jobs}, random.Random(seed)
+    for name in (n for n in jobs if calls[n] > 1): jobs[name]()          # short jobs are warmed up; in a long one it is lost
+    for _ in range(repeats):
+        when, spent = [((i + rng.random()) / calls[n], n) for n in jobs for i in range(calls[n])], dict.fromkeys(jobs, 0.)
+        for _, name in sorted(when):
+            start = clock(); jobs[name](); spent[name] += clock() - start
+        for name, total in spent.items(): times[name].append(total / calls[name])
     return times
 
 
