@@ -142,6 +142,7 @@ def test_a_planted_variable_is_found_where_it_was_put():
     found = das(lm, words, "resid_pre.0", k=1, algorithm=KIND, steps=60, lr=3e-2, n=400); at = lambda m, w: found.scores.sel(model=m, map=w, split="new words")
     assert float(at("trained", "learned").iia) == 1 and float(at("trained", "learned")["first"]) == 1 and float(at("trained", "learned").changed) == 1 and float(at("trained", "none").changed) == 0
     assert float(at("trained", "random").iia) < .8 and float(at("untrained", "learned").iia) < .7
+    assert set(found.scores.dims) == {"model", "map", "split"} and bool(((found.scores.low - 1e-9 <= found.scores.iia) & (found.scores.iia <= found.scores.high + 1e-9)).all()) and found.scores.attrs["control"] == "same architecture, untrained"
     emb = lm.model.transformer.wte.weight.detach(); mean = lambda x: torch.stack([emb[lm.tokenizer.convert_tokens_to_ids(w)] for z in (1, -1) for w in WORDS[x, z]]).mean(0); axis = mean(1) - mean(-1)
     assert abs(float(found.maps["trained"].basis()[:, 0] @ axis / axis.norm())) > .8, "the direction that was written into the embeddings"
 
@@ -158,19 +159,12 @@ def test_splits_share_no_content():
     assert all(GIVER.answer(i, i.truth["S"])[0] == i.answer and GIVER.answer(i, i.truth["IO"])[0] == i.truth["S"] for i in s["train"])
 
 
-def test_das_finds_the_giver_in_the_trained_model_only(micro):
-    found = das(micro, ioi_splits(400, 20, 120), "resid_pre.3", k=8, steps=60, n=1500); at = lambda m, w, s: float(found.scores.iia.sel(model=m, map=w, split=s))
-    for s in ("new prompts", "new names", "new templates"):
-        assert at("trained", "learned", s) > .68 and at("trained", "learned", s) > at("untrained", "learned", s) + .1 and at("trained", "none", s) == .5 and at("trained", "random", s) < .6 and at("untrained", "learned", s) < .65
-    assert set(found.scores.dims) == {"model", "map", "split"} and bool(((found.scores.low <= found.scores.iia) & (found.scores.iia <= found.scores.high)).all()) and found.scores.attrs["control"] == "same architecture, untrained"
-
-
 def test_a_strong_map_aligns_a_model_that_learned_nothing(micro):
-    raw = untrained(micro); few = ioi_splits(300, 3, 60, things=3); curve = size_curve(raw, few, "resid_pre.3", hidden=(0, 128), k=32, steps=100, n=4000); at = lambda h, s: float(curve.iia.sel(hidden=h, split=s))
-    assert at(128, "train") > .7 and at(128, "new prompts") > at(0, "new prompts") + .12 and at(0, "new prompts") < .64
-    assert max(at(128, "new names"), at(128, "new templates")) < min(.68, at(128, "new prompts")), "it knows the names and templates it was shown and no others"
-    assert int(curve["size"].sel(hidden=128)) == make_map("mlp", torch.randn(200, micro.d_model), 32, 128, 2).size
-    lines = size_figure(curve).data; assert [len(l.x) for l in lines if l.mode == "markers"] == [1] * 4 and all(y == pytest.approx(at(128, l.name)) for l in lines if l.mode != "markers" for y in l.y)
+    raw = untrained(micro); few = ioi_splits(120, 3, 50, things=2); curve = size_curve(raw, few, "resid_pre.3", hidden=(0, 256), steps=90, n=4000); at = lambda h, s: float(curve.iia.sel(hidden=h, split=s))
+    assert at(256, "train") > .75 and at(256, "new prompts") > at(0, "new prompts") + .15 and at(0, "new prompts") < .64
+    assert max(at(256, "new names"), at(256, "new templates")) < min(.7, at(256, "new prompts")), "it knows the names and templates it was shown and no others"
+    assert int(curve["size"].sel(hidden=256)) == make_map("mlp", torch.randn(200, micro.d_model), 64, 256, 2).size
+    lines = size_figure(curve).data; assert [len(l.x) for l in lines if l.mode == "markers"] == [1] * 4 and all(y == pytest.approx(at(256, l.name)) for l in lines if l.mode != "markers" for y in l.y)
 
 
 def test_refusals_name_the_fix(micro, pairs):
@@ -183,13 +177,15 @@ def test_refusals_name_the_fix(micro, pairs):
 
 
 # --- the report -------------------------------------------------------------------------------------------------------
-def test_the_report_says_what_the_methods_say(tmp_path):
-    made = run("illusion_debate", dict(steps=10, sizes=[8], n=24, draws=10, seed=1), out=tmp_path); shown = made.record["result"]
-    lm = load("micro"); p = Pairs.of(lm, Task("ioi", ioi_items(24, ["Mary", "John"], range(6), 1))); v = find_basis(lm, p[:12], "mlp_post.3", "effect"); own = illusion_check(lm, p[12:], "mlp_post.3", v, draws=0)
+def test_the_report_says_what_the_methods_say(micro, tmp_path):
+    made = run("illusion_debate", dict(steps=40, sizes=[0, 8], n=24, draws=10, seed=1), out=tmp_path); shown = made.record["result"]
+    lm = micro; p = Pairs.of(lm, Task("ioi", ioi_items(24, ["Mary", "John"], range(6), 1))); v = find_basis(lm, p[:12], "mlp_post.3", "effect"); own = illusion_check(lm, p[12:], "mlp_post.3", v, draws=0)
     assert shown["n"] == 12 and shown["trained_mlp"] == {"suspect": bool(own.suspect), **{k: pytest.approx(float(own.flips.sel(part=k))) for k in ("sum", "row", "null")}}
     assert shown["one_direction"] == pytest.approx(float(own["mean"].sel(part="sum")), abs=1e-3) and shown["one_direction"] > 1.5 * shown["all_neurons"]
     assert shown["planted_illusion"] == shown["right_but_flagged"] == dict(sum=1, row=0, null=0, suspect=True) and not shown["honest_neuron"]["suspect"] and shown["right_all_pairs"] == dict(sum=1, row=.75, null=0, suspect=False)
-    assert set(shown["iia_trained"]) == {"train", "new prompts", "new names", "new templates"} and list(shown["untrained_by_map_size"]) == ["8"]
+    trained, raw = shown["iia_trained"], shown["iia_untrained"]; assert set(trained) == {"train", "new prompts", "new names", "new templates"} and list(shown["untrained_by_map_size"]) == ["0", "8"]
+    for split in trained: assert trained[split] > .68 and trained[split] > raw[split] + .1 and raw[split] < .65, "the giver is found in the trained model, on held-out content too, and not in its untrained twin"
+    assert all(toy["new words"] == 1 and toy["honest neuron"] < .9 for toy in shown["search_in_the_illusion"].values())
     html = made.page.read_text(); assert "never learned anything" in html and "$X" not in html
 
 
