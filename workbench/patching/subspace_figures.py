@@ -33,7 +33,7 @@ def parts_figure(checks, title="what each part of the direction does"):
     fig.add_hline(some["threshold"], line=dict(width=1, dash="dot", color="#8a94a0"))
     return _layout(fig, title, f"{some['direction']} · {some['ablation']} · n {', '.join(map(str, ns))} · dotted: threshold", "share of prompts that flip", yaxis_range=[0, 1.05])
 
-# %% ../../nbs/patching/34_subspace_figures.ipynb #b5208311
+# %% ../../nbs/patching/34_subspace_figures.ipynb #2fb807ef
 def alignment_figure(scores, title="does the interchange say what the algorithm says"):
     "IIA by split: learned map, whole activation and random subspace, trained model beside the untrained control."
     import plotly.graph_objects as go
@@ -56,7 +56,7 @@ def size_figure(curve, title="interchange accuracy against the size of the map")
             fig.add_scatter(name=str(split), legendgroup=str(split), x=s["size"].values, y=s.iia.values, mode=mode, line_color=_colour(str(split), i), marker_color=_colour(str(split), i), customdata=s.hidden.values, **more,
                             error_y=dict(type="data", symmetric=False, array=(s.high - s.iia).values, arrayminus=(s.iia - s.low).values, thickness=1, width=3), hovertemplate="%{x} parameters, %{customdata} hidden units: %{y:.3f}<extra>" + str(split) + "</extra>")
     fig.add_hline(a["chance"], line=dict(width=1, dash="dot", color="#8a94a0"))
-    return _layout(fig, title, f"{a['model']} · {a['site']} at {a['position']} · k {a['k']} · diamond: rotation · {100 * a['level']:.0f} % Wilson intervals · dotted: chance", "interchange accuracy", yaxis_range=[.2, 1.03], xaxis=dict(title="parameters of the map", type="log", dtick=1))
+    return _layout(fig, title, f"{a['model']} · {a['site']} at {a['position']} · k {a['k']} · diamond: rotation · {100 * a['level']:.0f} % Wilson intervals · dotted: chance", "interchange accuracy", yaxis_range=[.2, 1.03], xaxis=dict(title="parameters of the map", type="log", tickvals=sorted(curve["size"].values.tolist()), ticktext=[f"{s:,}" for s in sorted(curve["size"].values.tolist())]))
 
 
 def subspace_figure(found, title="patching inside the subspace, beside its placebos"):
