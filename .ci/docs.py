@@ -11,7 +11,9 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 NBS, OUT = ROOT/"nbs", ROOT/"_docs"
 FLOORS = {"": "Start", "lm": "lm: open, read and change a model", "zoo": "zoo: built-in models", "tasks": "tasks: prompts with planted truth",
-          "experiments": "experiments: statistics", "lens": "lens: what each layer would say", "reporting": "reporting: reports and pages"}
+          "experiments": "experiments: statistics", "lens": "lens: what each layer would say", "attention": "attention: where heads look and what they write",
+          "patching": "patching: which states carry an answer", "bias": "bias: what wins when sources disagree", "features": "features: dictionaries of directions",
+          "widgets": "widgets: seeing it", "reporting": "reporting: reports and pages"}
 
 
 # --- README -----------------------------------------------------------------------------------------------------------
