@@ -17,7 +17,7 @@ from .colours import ramp
 from .patching_data import KNOWN, NOWHERE, PENDING, PREVIEW, UNDEFINED
 from .tokens import display_token, shorten
 
-# %% ../../nbs/widgets/08_patching_picture.ipynb #8500a75e
+# %% ../../nbs/widgets/08_patching_picture.ipynb #b3a7bac5
 def scale_end(ends: dict, x, how="anchors", top=0.) -> float:
     "Where the colours end: as static/cells.js has it."
     if top: return top
@@ -59,21 +59,23 @@ def _facet(ax, f, info, x, state, doubt, top, how, regions, dark, ink, accent):
     ax.set_title(info["facets"][f]["label"], fontsize=9, color=ink); step = max(1, len(info["layers"]) // 16)
     ax.set_yticks(range(0, len(info["layers"]), step), [f"L{l}" for l in info["layers"][::step]])
     _columns(ax, info["columns"], ink, accent); ax.tick_params(length=0, colors=ink, labelsize=7)
+    ax.set_xlim(-.5, x.shape[1] - .5); ax.set_ylim(-.5, x.shape[0] - .5)
     for side in ax.spines.values(): side.set_visible(False)
     return image
 
-# %% ../../nbs/widgets/08_patching_picture.ipynb #e0a5078c
+# %% ../../nbs/widgets/08_patching_picture.ipynb #c8db43b3
 def patching_figure(info, ends, x, state, low=None, high=None, *, title="", said="", top=1., how="linear", regions=(), zero="bottom", dark=False) -> Figure:
     "Facets of `x`, `state`, `low`, `high` (facet, layer, column); `info` is `describe(data)`, `ends` the metric's two runs on the scale that is drawn."
     ink, ground, accent = ("#ddd", "#111111", "#ffb454") if dark else ("#333", "white", "#c2410c"); n = len(x); wide = len(info["columns"]) <= 40 and n <= 4 or n == 1
     rows = len(info["layers"]); below = .4 + .056 * max(len(_column(c)) for c in info["columns"])                    # inches for tokens: a layout that measures every text costs more than all the drawing
     height = below + .75 + (max(1.2, min(3.6, .42 * rows)) if wide else n * (max(.9, min(2.6, .2 * rows)) + .25)); figure = Figure(figsize=(12, height), facecolor=ground)
-    axes = np.atleast_1d(figure.subplots(1, n, sharey=True) if wide else figure.subplots(n, 1, sharex=True)); figure.subplots_adjust(.035, below / height, .925, 1 - .62 / height, .03, .25)
+    axes = np.atleast_1d(figure.subplots(1, n, sharey=True) if wide else figure.subplots(n, 1, sharex=True)); figure.subplots_adjust(.035, below / height, .915, 1 - .62 / height, .03, .25)
     for f, ax in enumerate(axes):
         doubt = (low[f] <= 0) & (high[f] >= 0) & ~np.isin(state[f], (KNOWN, NOWHERE)) if low is not None else np.zeros(x[f].shape, bool)
         image = _facet(ax, f, info, x[f], state[f], doubt, top, how, regions, dark, ink, accent)
-        if zero == "top" and (wide and f == 0 or not wide): ax.invert_yaxis()
-    bar = figure.colorbar(image, cax=figure.add_axes([.933, below / height, .01, 1 - (below + .62) / height])); bend = (lambda v: np.sign(v) * np.sqrt(abs(v))) if how == "sqrt" else (lambda v: v)
+    for ax in axes[:1] if wide else axes:
+        if zero == "top": ax.invert_yaxis()
+    bar = figure.colorbar(image, cax=figure.add_axes([.923, below / height, .01, 1 - (below + .62) / height])); bend = (lambda v: np.sign(v) * np.sqrt(abs(v))) if how == "sqrt" else (lambda v: v)
     at = [(bend(v / top), f"{name} {v + shown:.3g}") for v, name, shown in ends if abs(v) <= top * 1.001]
     at = sorted([*at, *((v, text) for v, text in ((-1, f"−{top:.3g}"), (1, f"+{top:.3g}")) if not any(abs(v - u) < .05 for u, _ in at))])
     bar.set_ticks([v for v, _ in at], labels=[text for _, text in at])
