@@ -164,6 +164,7 @@ def test_a_strong_map_aligns_a_model_that_learned_nothing(micro):
     assert at(256, "train") > .75 and at(256, "new prompts") > at(0, "new prompts") + .15 and at(0, "new prompts") < .64
     assert max(at(256, "new names"), at(256, "new templates")) < min(.7, at(256, "new prompts")), "it knows the names and templates it was shown and no others"
     assert int(curve["size"].sel(hidden=256)) == make_map("mlp", torch.randn(200, micro.d_model), 64, 256, 2).size
+    assert curve.none.dims == ("split",) and .4 < float(curve.none.sel(split="new prompts")) < .6, "what the map is compared to"
     lines = size_figure(curve).data; assert [len(l.x) for l in lines if l.mode == "markers"] == [1] * 4 and all(y == pytest.approx(at(256, l.name)) for l in lines if l.mode != "markers" for y in l.y)
 
 
@@ -178,12 +179,12 @@ def test_refusals_name_the_fix(micro, pairs):
 
 # --- the report -------------------------------------------------------------------------------------------------------
 def test_the_report_says_what_the_methods_say(micro, tmp_path):
-    made = run("illusion_debate", dict(steps=40, sizes=[0, 8], n=24, draws=10, seed=1), out=tmp_path); shown = made.record["result"]
+    made = run("illusion_debate", dict(steps=40, sizes=[8], n=24, draws=10, seed=1), out=tmp_path); shown = made.record["result"]
     lm = micro; p = Pairs.of(lm, Task("ioi", ioi_items(24, ["Mary", "John"], range(6), 1))); v = find_basis(lm, p[:12], "mlp_post.3", "effect"); own = illusion_check(lm, p[12:], "mlp_post.3", v, draws=0)
     assert shown["n"] == 12 and shown["trained_mlp"] == {"suspect": bool(own.suspect), **{k: pytest.approx(float(own.flips.sel(part=k))) for k in ("sum", "row", "null")}}
     assert shown["one_direction"] == pytest.approx(float(own["mean"].sel(part="sum")), abs=1e-3) and shown["one_direction"] > 1.5 * shown["all_neurons"]
     assert shown["planted_illusion"] == shown["right_but_flagged"] == dict(sum=1, row=0, null=0, suspect=True) and not shown["honest_neuron"]["suspect"] and shown["right_all_pairs"] == dict(sum=1, row=.75, null=0, suspect=False)
-    trained, raw = shown["iia_trained"], shown["iia_untrained"]; assert set(trained) == {"train", "new prompts", "new names", "new templates"} and list(shown["untrained_by_map_size"]) == ["0", "8"]
+    trained, raw = shown["iia_trained"], shown["iia_untrained"]; assert set(trained) == {"train", "new prompts", "new names", "new templates"} and list(shown["untrained_by_map_size"]) == ["8"]
     for split in trained: assert trained[split] > .68 and trained[split] > raw[split] + .1 and raw[split] < .65, "the giver is found in the trained model, on held-out content too, and not in its untrained twin"
     assert all(toy["new words"] == 1 and toy["honest neuron"] < .9 for toy in shown["search_in_the_illusion"].values())
     html = made.page.read_text(); assert "never learned anything" in html and "$X" not in html

@@ -235,7 +235,7 @@ def das(
     attrs = _attrs(lm, where, position, algorithm, k=k, map=map, size=found["trained"][1].size, steps=steps, level=level, seed=seed, n=n, control="same architecture, untrained" if control is None else control.id)
     return Alignment(_scores({m: f[0] for m, f in found.items()}, ("model", "map", "split"), level).assign_attrs(attrs), {m: f[1] for m, f in found.items()}, {m: f[2] for m, f in found.items()})
 
-# %% ../../nbs/patching/32_das.ipynb #39f2cae9
+# %% ../../nbs/patching/32_das.ipynb #c95ff4c9
 def size_curve(
     lm,                        # a model; for the warning, an untrained one
     splits,                    # as for `das`
@@ -243,7 +243,7 @@ def size_curve(
     hidden=(0, 8, 64, 256),    # hidden units of the map's MLPs; 0: a rotation
     k=None,                    # dimensions of the variable; default half of all
     depth=2, steps=300, batch=64, lr=None, n=20000, position="end", algorithm=GIVER, level=.95, seed=0,
-) -> xr.Dataset:               # (hidden, split): iia, low, high, changed, first, n; coordinate `size`, the map's parameters
+) -> xr.Dataset:               # (hidden, split): iia, low, high, changed, first, n; (split): none, nothing patched; coordinate `size`, the map's parameters
     "Interchange accuracy against the size of the map (Sutter et al. 2025): on an untrained model a warning."
     _checked(lm, splits); where = place(lm, site); data = _pools(lm, splits, where, position, algorithm, n, seed)
     k = k or next(iter(data.values())).above.values.shape[-1] // 2; found, sizes = {}, []
@@ -251,4 +251,5 @@ def size_curve(
         fit_with = dict(steps=steps, batch=batch, lr=lr or (3e-3 if h else 1e-2)); train = next(iter(data.values()))
         learned = make_map("mlp" if h else "rotation", train.above.values[:, 0], k, h, depth, seed); fit(learned, train, seed=seed, **fit_with)
         found[h] = {name: score(_fewer(d), learned.swap) for name, d in data.items()}; sizes.append(learned.size)
-    return _scores(found, ("hidden", "split"), level).assign_coords(size=("hidden", sizes)).assign_attrs(_attrs(lm, where, position, algorithm, k=k, depth=depth, steps=steps, level=level, seed=seed, n=n))
+    none = [score(_fewer(d), lambda b, s: b)["iia"] for d in data.values()]
+    return _scores(found, ("hidden", "split"), level).assign(none=("split", none)).assign_coords(size=("hidden", sizes)).assign_attrs(_attrs(lm, where, position, algorithm, k=k, depth=depth, steps=steps, level=level, seed=seed, n=n))
