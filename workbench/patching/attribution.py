@@ -196,7 +196,7 @@ def _told(ds, steps, exact_pattern, cost):
     for key in ("seconds", "forward_equivalents_naive", "placebo_seed"): ds.attrs.pop(key, None)
     return ds.assign_attrs(method=method, exactness="first order: an approximation, see compare()", forwards_per_prompt=cost[0], backwards_per_prompt=cost[1], forward_equivalents=(cost[0] + 2 * cost[1]) * ds.attrs.get("n", 1))
 
-# %% ../../nbs/patching/05_attribution.ipynb #21fde721
+# %% ../../nbs/patching/05_attribution.ipynb #157eec95
 def _shared(exact, preview, variable):
     "`(name, exact effect, preview effect)` over the same cells, each (prompt, cell) against the base run, with the cells' coordinates. Raises `PatchError`."
     name = variable or ("recovery" if "recovery" in exact and "recovery" in preview else next(iter(exact.data_vars)))
@@ -211,7 +211,8 @@ def _shared(exact, preview, variable):
     return name, a.where(both)[:, moved], b.where(both)[:, moved]
 
 def _ranked(a, b):
-    "Spearman's correlation of cell means, NaN where one side is constant or fewer than three cells are left."
+    "Spearman's correlation of cell means, over cells that some prompt has; NaN where one side is constant or fewer than three cells are left."
+    there = ~np.isnan(a).all(0); a, b = a[:, there], b[:, there]
     x, y = np.nanmean(a, 0), np.nanmean(b, 0)
     return np.nan if len(x) < 3 or np.ptp(x) < 1e-12 or np.ptp(y) < 1e-12 else float(spearmanr(x, y).statistic)
 
