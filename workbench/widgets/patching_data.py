@@ -8,7 +8,7 @@ __all__ = ['COMPUTED', 'PENDING', 'UNDEFINED', 'KNOWN', 'PREVIEW', 'NOWHERE', 'L
            'column_labels', 'ends', 'prompt_tokens', 'why_empty', 'facet_labels', 'describe', 'Joint', 'joint',
            'patch_cells', 'next_tokens']
 
-# %% ../../nbs/widgets/07_patching_data.ipynb #4f3ac83a
+# %% ../../nbs/widgets/07_patching_data.ipynb #9d513d8f
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,7 +20,7 @@ from ..lm.sites import parse
 from ..lm.tokens import token_str
 from ..patching.cells import Cells
 from ..patching.measures import METRICS
-from ..patching.pairs import Pairs, by_length, plain
+from ..patching.pairs import Pairs, plain
 from ..patching.patch import LEAST, base_of, patched_logits
 from ..patching.sources import last_logits, targets_of
 from ..patching.sweep import Sweep
@@ -252,7 +252,7 @@ def describe(data: PatchingData) -> dict:
                 n=g.n, n_b=data.b.n if data.b is not None else 0, paired=data.paired, prompts=prompt_tokens(g), noising=g.noising, ablation=a.get("ablation", "patch"), method=a.get("method", ""), model=a.get("model", ""), first_order="first" in str(a.get("method", "")) or "attribution" in str(a.get("method", "")),
                 why=why_empty(g), causal="earlier positions see later ones" not in str(a.get("exactness", "")), level=.95)
 
-# %% ../../nbs/widgets/07_patching_data.ipynb #f7a73b4e
+# %% ../../nbs/widgets/07_patching_data.ipynb #870b2eee
 @dataclass
 class Joint:
     "Some cells patched together: `values` and `base` (the run that is patched) {metric: (prompt,)}, `logits` {clean, corrupt, patched: (prompt, vocab)}; NaN in prompts that have none of the places."
@@ -266,7 +266,7 @@ class Joint:
 def joint(sweep: Sweep, cells: list) -> Joint:
     "Patch all of `cells` ({site, layer, head, pos} each) together in every prompt, in plain full passes."
     n, every = len(sweep.pairs), torch.arange(len(sweep.pairs)); logits = {side: torch.full((n, sweep.lm.d_vocab), torch.nan) for side in ("clean", "corrupt", "patched")}
-    for rows in by_length(sweep.pairs.clean, sweep.most):
+    for rows in sweep.pairs.groups(sweep.most):
         for side in ("clean", "corrupt"):
             if getattr(sweep.pairs, side) is not None: logits[side][rows] = last_logits(sweep.lm, plain(sweep.pairs.side(side), rows), (), targets_of(sweep.pairs, rows), sweep.grows)[1].cpu()
         logits["patched"][rows] = patched_logits(sweep, cells, rows).cpu()
