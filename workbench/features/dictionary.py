@@ -161,24 +161,28 @@ def _checked(self):
     if self.normalise not in NORMALISATIONS: raise FeatureError(f"There is no normalisation '{self.normalise}': {', '.join(map(str, NORMALISATIONS))}.")
     if self.activation.name != "abstopk" and (self.activation.k or 0) > self.n_features: raise FeatureError(f"k={self.activation.k:g} of {self.n_features} features: k must be smaller.")
 
-# %% ../../nbs/features/01_dictionary.ipynb #fff0bc4e
+# %% ../../nbs/features/01_dictionary.ipynb #482e2af4
+def _norm_of(self, x):
+    "`(scale, shift)` of each vector, (..., 1); scale is what multiplies on the way back."
+    if self.normalise == "layer_norm": return x.std(-1, keepdim=True), x.mean(-1, keepdim=True)
+    return x.norm(dim=-1, keepdim=True) / self.d_in ** 0.5, torch.zeros_like(x[..., :1])
+
 def _sae_stats(self, x):
-    "What normalisation takes out of each vector, for `decode`: `(scale, shift)`, each (..., 1); None without normalisation."
-    x = self._enter(x, self.d_in, "x")
-    if self.normalise == "layer_norm": return x.std(-1, keepdim=True) + 1e-5, x.mean(-1, keepdim=True)
-    if self.normalise == "constant_norm_rescale": return x.norm(dim=-1, keepdim=True) / self.d_in ** 0.5, torch.zeros_like(x[..., :1])
+    "What normalisation takes out of each vector, for `decode`: `(scale, shift)`, each (..., 1). None without normalisation, and for a transcoder, whose output is of another site."
+    if self.normalise and not self.transcoder: return _norm_of(self, self._enter(x, self.d_in, "x"))
 
 def _pre(self, x, ids=None):
     "The linear part p (..., feature): all features, or those of `ids`."
-    x = self._enter(x, self.d_in, "x"); stats = self.stats(x)
-    if stats is not None: x = (x - stats[1]) / stats[0]
+    x = self._enter(x, self.d_in, "x")
+    if self.normalise: scale, shift = _norm_of(self, x); x = (x - shift) / (scale + 1e-5 if self.normalise == "layer_norm" else scale)
     if self.subtract_bias: x = x - self.b_dec
     p = x @ self.W_enc + self.b_enc if ids is None else x @ self.W_enc[:, ids] + self.b_enc[ids]
     return p * (self.lengths if ids is None else self.lengths[ids]) if self.activation.rescale else p
 
 Sae.stats, Sae.pre, Sae.lengths = _sae_stats, _pre, property(lambda self: self.W_dec.norm(dim=-1))
+Sae.transcoder = property(lambda self: self.d_in != self.d_out or bool(self.meta.get("transcoder")))
 
-# %% ../../nbs/features/01_dictionary.ipynb #31382dfd
+# %% ../../nbs/features/01_dictionary.ipynb #4f221a21
 def _encode(self, x, ids=None):
     "x (..., d_in) -> f (..., feature). With `ids`, only those features: as cheap as their number where features do not compete, and the same numbers."
     if ids is None: f = self.activation(self.pre(x))
@@ -188,7 +192,7 @@ def _encode(self, x, ids=None):
 
 def _decode(self, f, stats=None):
     "f (..., feature) -> x_hat (..., d_out), without the linear way past the features. Needs `stats(x)` where each vector is normalised."
-    if self.normalise and stats is None: raise FeatureError(f"This dictionary normalises each vector ({self.normalise}), so f alone does not say how long x_hat is: decode(f, dictionary.stats(x)), or call dictionary(x).")
+    if self.normalise and not self.transcoder and stats is None: raise FeatureError(f"This dictionary normalises each vector ({self.normalise}), so f alone does not say how long x_hat is: decode(f, dictionary.stats(x)), or call dictionary(x).")
     out = self._enter(f, self.n_features, "f") @ self.directions + self.b_dec
     return (out if stats is None else out * stats[0] + stats[1]).to(f.device)
 
@@ -220,10 +224,26 @@ Sae.reading = property(lambda self: self.W_enc.T)
 Sae.bias = property(lambda self: self.b_dec)
 Sae.l0_bound = property(lambda self: self.activation.k if self.activation.competes else None)
 
-# %% ../../nbs/features/01_dictionary.ipynb #201943d4
+# %% ../../nbs/features/01_dictionary.ipynb #cedda0e1
+def _unit_rows(self):
+    "The same dictionary with decoder rows of length 1: f is scaled, x_hat is the same. Raises `FeatureError` for plain TopK."
+    a = self.activation
+    if a.competes and not a.rescale: raise FeatureError(f"A {a.name} dictionary chooses by size, so other row lengths would choose other features: it was trained with the lengths it has.")
+    n = self.lengths.clamp(min=1e-8)
+    if isinstance(a, BatchTopK) and not a.rescale: act = JumpReLU(a.threshold * n)
+    elif isinstance(a, BatchTopK): act = BatchTopK(a.k, a.threshold)
+    elif isinstance(a, JumpReLU): act = JumpReLU(a.threshold * n)
+    elif isinstance(a, Gated): act = Gated(a.r_mag, a.b_gate * n, a.b_mag * n)
+    else: act = type(a)(a.k) if a.competes else a
+    skip = None if self.W_skip is None else self.W_skip.data
+    return Sae(self.W_enc * n, self.b_enc * n, self.W_dec / n[:, None], self.b_dec.data, act, self.subtract_bias, self.normalise, skip, self.site, self.meta)
+
+Sae.unit_rows = _unit_rows
+
+# %% ../../nbs/features/01_dictionary.ipynb #62299068
 def _sae_repr(self):
     width = f"{self.meta['joined'][0]} x {self.meta['joined'][1]}" if self.meta.get("joined") else self.d_in
-    kind = "Crosscoder" if self.meta.get("crosscoder") else "Transcoder" if self.meta.get("transcoder") or self.d_in != self.d_out else "Sae"
+    kind = "Crosscoder" if self.meta.get("crosscoder") else "Transcoder" if self.transcoder else "Sae"
     rules = [self.activation.says(), "b_dec is subtracted from x" if self.subtract_bias else "b_dec is not subtracted from x"]
     rules += [f"each x is normalised ({self.normalise})"] if self.normalise else []
     rules += ["linear way past the features"] if self.W_skip is not None else []
