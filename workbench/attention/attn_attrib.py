@@ -17,29 +17,31 @@ import xarray as xr
 from .patterns import AttentionError
 from .scaling import leads
 from ..experiments.intervals import bootstrap, wilson
-from ..lm.edits import Edit, patch, zero
+from ..lm.edits import Edit, zero
 from ..lm.metrics import logit_difference
 from ..lm.results import package_version, result
 from ..lm.sites import Site
+from ..patching.mediation import heads as through_heads, mediation as causal_mediation
 from ..tasks.task import token_at
 
 # %% ../../nbs/attention/12_attn_attrib.ipynb #601071d0
-def _grid(lm, effect):
-    "effect(layer, head) -> (prompt,) for all heads, as (layer, head, prompt)."
-    return torch.stack([torch.stack([effect(l, h) for h in range(lm.n_heads)]) for l in range(lm.n_layers)])
+def _each(lm): return [(l, h) for l in range(lm.n_layers) for h in range(lm.n_heads)]
 
 
-def _patched(lm, clean, twin, metric):
-    "What each head's clean output at the last position brings back in the twin, and what there is to bring back."
-    whole = lm.run(clean, keep="z"); base = metric(lm.run(twin))
-    back = lambda l, h: metric(lm.run(twin, edits=patch(Site("z", layer=l, head=h, pos=-1), whole))) - base
-    return _grid(lm, back), metric(whole) - base
+def _patched(lm, t, batch):
+    "What each head's clean output at the last position brings back in the twin (layer, head, prompt), and what there is to bring back (prompt,)."
+    out = causal_mediation(lm, t, [through_heads(unit) for unit in _each(lm)], position=-1, reverse=False, batch=batch).value
+    return out.sel(effect="indirect").values.reshape(lm.n_layers, lm.n_heads, -1), out.sel(effect="total").values[0]
 
 
-def _zeroed(lm, clean, twin, metric):
+def _zeroed(lm, t, batch):
     "What is lost without each head's output at the last position, and what there is to lose."
-    whole = metric(lm.run(clean))
-    return _grid(lm, lambda l, h: whole - metric(lm.run(clean, edits=zero(Site("z", layer=l, head=h, pos=-1))))), whole
+    parts = []
+    for rows in (slice(i, i + batch) for i in range(0, len(t), batch)):
+        read = lambda *edits: logit_difference(t.answer_ids[rows], t.foil_ids[rows])(lm.run(t.prompts[rows], edits=edits)).double().cpu()
+        whole = read(); parts.append(torch.stack([whole, *(whole - read(zero(Site("z", layer=l, head=h, pos=-1))) for l, h in _each(lm))]))
+    whole, *lost = torch.cat(parts, -1).numpy()
+    return np.stack(lost).reshape(lm.n_layers, lm.n_heads, -1), whole
 
 
 WAYS = {"patch": (_patched, 2), "zero": (_zeroed, 1)}   # the passes without a head's edit
@@ -54,12 +56,9 @@ def mediation(
     "Each head's share of the answer, mediated at the last position. attrs count the forward passes. Raises `AttentionError` where answer and twin do not differ."
     if how not in WAYS: raise AttentionError(f"how='{how}': use 'patch' or 'zero'.")
     if lm.kind != "causal": raise AttentionError(f"{lm.id} is {lm.kind}: heads are mediated at the last position, where a causal model answers.")
-    t, (measure, passes), parts = task.for_model(lm), WAYS[how], []
-    for rows in (slice(i, i + batch) for i in range(0, len(t), batch)):
-        parts.append(measure(lm, t.prompts[rows], t.corrupts[rows], logit_difference(t.answer_ids[rows], t.foil_ids[rows])))
-    moved, gap = (torch.cat(x, -1).double().cpu() for x in zip(*parts))
+    t, (measure, passes) = task.for_model(lm), WAYS[how]; moved, gap = measure(lm, t, batch)
     if gap.mean() < 1e-3: raise AttentionError(f"On these prompts {lm.id} does not prefer the answer (mean difference {float(gap.mean()):.3g} logits): there is nothing that a head could carry.")
-    effect, low, high = bootstrap(moved.permute(2, 0, 1).numpy() / float(gap.mean()))
+    effect, low, high = bootstrap(np.moveaxis(moved, -1, 0) / float(gap.mean()))
     attrs = dict(workbench=package_version(), model=lm.id, revision=lm.revision, method=f"causal mediation, {how}", site="z at the last position", metric="logit difference, answer minus foil", gap=float(gap.mean()),
                  task=t.name, split=t.split, seed=t.seed, n=len(t), forward_passes_per_prompt=passes + lm.n_layers * lm.n_heads, forward_passes=(passes + lm.n_layers * lm.n_heads) * len(t))
     return xr.Dataset({k: (("layer", "head"), v) for k, v in dict(effect=effect, low=low, high=high).items()}, dict(layer=range(lm.n_layers), head=range(lm.n_heads)), attrs)
