@@ -11,7 +11,7 @@ from transformers import LlamaForCausalLM
 
 import workbench as wb
 from workbench.patching.causal_graph import CausalGraph, causal_graph, gradient_map, half_samples, keep_only, silence, stability, variation
-from workbench.patching.cross_model import cell_edit, cross_model_patch, cross_patch_together, gap_recovery, gap_summary, patched_logits, rank_overlap
+from workbench.patching.cross_model import cell_edit, cross_model_patch, cross_patch_together, gap_recovery, gap_summary, exchanged_logits, rank_overlap
 from workbench.patching.cells import Cells
 from workbench.patching.dcm import Desideratum, MaskedRun, dcm, judge
 from workbench.patching.errors import PatchError
@@ -99,9 +99,9 @@ def by_hooks(base, tuned, ids, layer, head, pos):
 @pytest.mark.parametrize("layer,head,at", [(0, 1, None), (0, 6, "end"), (1, 4, "end"), (1, 2, 3)])
 def test_a_cell_is_what_plain_hooks_do(base, tuned, pairs, layer, head, at):
     cells = Cells.of(base, pairs, ("z",), ("layer", "head"), at); pos = slice(None) if at is None else int(pairs.clean.lengths[0]) - 1 if at == "end" else at
-    got = patched_logits(base, tuned, pairs, cells, [(0, layer, head, 0)]); want = by_hooks(base, tuned, pairs.clean.ids, layer, head, pos)
+    got = exchanged_logits(base, tuned, pairs, cells, [(0, layer, head, 0)]); want = by_hooks(base, tuned, pairs.clean.ids, layer, head, pos)
     assert float((got - want).abs().max()) < 1e-4
-    if at != 3: assert float((want - patched_logits(base, base, pairs, cells, [])).abs().max()) > 1e-2
+    if at != 3: assert float((want - exchanged_logits(base, base, pairs, cells, [])).abs().max()) > 1e-2
 
 
 def test_a_planted_difference_is_found_where_it_is_and_nowhere_else(tuned, pairs):
@@ -165,9 +165,10 @@ def test_the_gradient_of_the_mask_is_the_finite_difference(base, tuned, pairs, s
     run = MaskedRun(Desideratum.of(base, pairs, tuned, sites, by, positions), list(range(5))); mask = torch.rand(run.want.cells.shape, generator=torch.Generator().manual_seed(1)) * .8 + .1
     loss, slope = run.gradient(mask); nll = lambda m: float(torch.nn.functional.cross_entropy(run.logits(m).double(), run.want.wanted[run.rows]))
     assert loss == pytest.approx(nll(mask), abs=1e-4)
-    for c in [tuple(x) for x in (slope.abs() > .01).nonzero().tolist()][:4]:
+    strong = [tuple(int(i) for i in np.unravel_index(i, slope.shape)) for i in slope.flatten().abs().argsort(descending=True)[:4].tolist()]; assert float(slope[strong[0]].abs()) > 2e-3
+    for c in strong:
         up, down = mask.clone(), mask.clone(); up[c] += .02; down[c] -= .02
-        assert float(slope[c]) == pytest.approx((nll(up) - nll(down)) / .04, rel=.05, abs=2e-3)
+        assert float(slope[c]) == pytest.approx((nll(up) - nll(down)) / .04, rel=.05, abs=2e-4)
 
 
 def test_a_mask_finds_the_two_heads_that_were_taken_away(base, tuned):
@@ -179,13 +180,13 @@ def test_a_mask_finds_the_two_heads_that_were_taken_away(base, tuned):
 
 
 def test_a_mask_of_an_untrained_model_brings_nothing_about(base, tuned):
-    got = dcm(untrained(base), make("boxes", n=40, seed=4, boxes=4), source=tuned, steps=15, draws=2); assert float(got.rate.max()) < .2 and got.attrs["n_train"] == got.attrs["n"] == 20
-    twin = dcm(untrained(base), make("boxes", n=40, seed=4, boxes=4), steps=15, draws=2); assert float(twin.rate.max()) < .2
+    got = dcm(untrained(base), make("boxes", n=40, seed=4, boxes=4), source=tuned, steps=8, draws=1); assert float(got.rate.max()) < .2 and got.attrs["n_train"] == got.attrs["n"] == 20
+    twin = dcm(untrained(base), make("boxes", n=20, seed=4, boxes=4), steps=8, draws=1); assert float(twin.rate.max()) < .2
 
 
 # --- causal graphs -------------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
-def graph(tuned): return causal_graph(tuned, make("boxes", n=24, seed=4, boxes=3), ablation="patch")
+def graph(tuned): return causal_graph(tuned, make("boxes", n=20, seed=4, boxes=3), ablation="patch")
 
 
 def test_the_graph_of_a_model_written_by_hand_has_its_true_edges():
@@ -205,7 +206,7 @@ def test_one_cut_edge_is_a_patch_where_nothing_else_reads(tuned, graph):
 
 
 def test_an_untrained_model_has_no_graph(base):
-    g = causal_graph(untrained(base), make("boxes", n=14, seed=3, boxes=2)); assert g.keep.sum() <= 3 and not g.units
+    g = causal_graph(untrained(base), make("boxes", n=8, seed=3, boxes=2)); assert g.keep.sum() <= 3 and not g.units
 
 
 def test_halves_agree_on_what_was_planted_and_on_nothing_else(base):
@@ -244,7 +245,7 @@ def test_measures_of_variation_are_what_they_are_called(tuned, pairs):
 def test_the_units_keep_the_task_and_hold_stiller_than_gradients_S009(tuned, graph):
     g = graph; held_out = make("boxes", n=80, seed=11, boxes=3); rest = keep_only(tuned, g.units, held_out, draws=10)
     assert float(rest.retained.sel(what="kept")) >= .9 and float(rest.low.sel(what="kept")) > float(rest.high.sel(what="random")) and len(g.units) < 16
-    moved = stability(tuned, make("boxes", n=20, seed=11, boxes=4), draws=2)
+    moved = stability(tuned, make("boxes", n=16, seed=11, boxes=4), draws=2)
     assert all(float(moved.change_low.sel(map=f"{m} - causal")) > 0 for m in ("gradient", "gradient x activation")) and float(moved.rank_low.sel(map="gradient x activation - causal")) > 0
     with pytest.raises(PatchError, match="positive share"): stability(tuned, held_out, noise=0)
 
