@@ -50,7 +50,7 @@ def profile_figure(profile, title: str = "where the answer comes back, on averag
     fig.update_xaxes(title="layer", type="category").update_yaxes(title_text="indirect effect", col=1)
     return _framed(fig, title, f"{a['model']} · {a['direction']} · {a['corruption']} · {a['metric']} · n {a['n']} · {100 * a['level']:.0f} % bootstrap intervals", width, 380, legend=dict(orientation="h", y=-.25)).update_layout(margin_t=100, title_y=.95)
 
-# %% ../../nbs/patching/44_fact_figures.ipynb #82cf0d9c
+# %% ../../nbs/patching/44_fact_figures.ipynb #77978933
 def mediation_figure(out, title: str = "through what the change passes", width: int = 640):
     "Indirect and direct effect of each mediator, with intervals, and the total effect as a line."
     import plotly.graph_objects as go
@@ -67,10 +67,10 @@ def attribution_figure(found, k: int = 10, title: str = "which heads write for w
     import plotly.graph_objects as go
     from workbench.patching.head_attribution import ranked_heads
     rows, a = ranked_heads(found, k), found.attrs; m, lo, hi = (np.array([float(found[v][l, h]) for l, h in rows]) for v in ("mean", "low", "high"))
-    fig = go.Figure(go.Bar(x=m, y=[f"L{l}H{h}" for l, h in rows], orientation="h", marker_color=["#3b6fb6" if v < 0 else "#c9772b" for v in m], error_x=dict(type="data", symmetric=False, array=hi - m, arrayminus=m - lo, width=4)))
+    fig = go.Figure(go.Bar(x=m, y=[f"L{l}H{h}" for l, h in rows], orientation="h", marker_color=["#3b6fb6" if v < 0 else "#c9772b" for v in m], error_x=dict(type="data", symmetric=False, array=hi - m, arrayminus=m - lo, width=4, color="#8a94a0")))
     return _framed(fig, title, f"{a['model']} · {a['task']}, {a['split']} · n {a['n']} · {100 * a['level']:.0f} % bootstrap intervals", width, int(150 + 26 * len(rows)), xaxis_title=f"direct contribution to {a['metric']}", yaxis=dict(type="category", autorange="reversed"))
 
-# %% ../../nbs/patching/44_fact_figures.ipynb #1fc13479
+# %% ../../nbs/patching/44_fact_figures.ipynb #5a233fc9
 def rates_figure(out, title: str = "", width: int = 640):
     "Rate of each answer against the factor of `scale_head` or the setting of `turn`, with Wilson bands; random directions as thin lines."
     import plotly.graph_objects as go
@@ -93,7 +93,7 @@ def groups_figure(split, factor: float, title: str = "by training frequency", wi
     a, x = split.attrs, split.sel(factor=factor); fig = go.Figure(); names = [f"{g} (n {int(n)})" for g, n in zip(x.group.values, x.n.values)]
     for i, name in enumerate(x.answer.values):
         y = x.sel(answer=name); m = y.rate.values
-        fig.add_trace(go.Bar(x=names, y=m, name=str(name), marker_color=ANSWERS[i], error_y=dict(type="data", symmetric=False, array=np.maximum(y.high.values - m, 0), arrayminus=np.maximum(m - y.low.values, 0))))
+        fig.add_trace(go.Bar(x=names, y=m, name=str(name), marker_color=ANSWERS[i], error_y=dict(type="data", symmetric=False, array=np.maximum(y.high.values - m, 0), arrayminus=np.maximum(m - y.low.values, 0), color="#8a94a0")))
     return _framed(fig, title, f"{a['model']} · {a['heads']} times {factor:g}, {a['what']} of {a['sources']} · {100 * a['level']:.0f} % Wilson intervals", width, 340, yaxis=dict(title="share of prompts", range=[0, 1.05]), legend=dict(orientation="h", y=-.15))
 
 # %% ../../nbs/patching/44_fact_figures.ipynb #55597819
