@@ -37,13 +37,13 @@ class Dictionary(nn.Module):
     def dtype(self): return next(v.dtype for v in self.state_dict().values() if v.is_floating_point())
     def forward(self, x): return self.decode(self.encode(x), self.stats(x)).reshape(*x.shape[:-1], -1)
 
-# %% ../../nbs/features/01_dictionary.ipynb #e89d26b4
+# %% ../../nbs/features/01_dictionary.ipynb #be1f64eb
 def _enter(self, x, width, what):
     "x in the dictionary's own precision and place, (..., width). Heads or layers of one vector are joined where the dictionary says so."
     if not isinstance(x, torch.Tensor) or not x.is_floating_point(): raise FeatureError(f"{what} must be a tensor of real numbers (n, {width}), not {type(x).__name__}{f' of {x.dtype}' if isinstance(x, torch.Tensor) else ''}.")
     joined = self.meta.get("joined")
-    if joined and x.dim() >= 2 and x.shape[-1] != width and tuple(x.shape[-2:]) == tuple(joined): x = x.flatten(-2)
-    if x.shape[-1] != width: raise FeatureError(f"{what} is {tuple(x.shape)} and this dictionary needs (n, {width}){f' or (n, {joined[0]}, {joined[1]})' if joined else ''}: give it the site it was made for{f' ({self.site})' if self.site is not None else ''}.")
+    if joined and what == "x" and x.dim() >= 2 and x.shape[-1] != width and x.shape[-2] * x.shape[-1] == width: x = x.flatten(-2)
+    if x.dim() == 0 or x.shape[-1] != width: raise FeatureError(f"{what} is {tuple(x.shape)} and this dictionary needs (n, {width}){f', or (n, {joined}, ...) of as many entries' if joined else ''}: give it the site it was made for{f' ({self.site})' if self.site is not None else ''}.")
     return x.to(self.device, self.dtype)
 
 def _error(self, x, target=None):
@@ -240,10 +240,10 @@ def _unit_rows(self):
 
 Sae.unit_rows = _unit_rows
 
-# %% ../../nbs/features/01_dictionary.ipynb #62299068
+# %% ../../nbs/features/01_dictionary.ipynb #69fe8eb6
 def _sae_repr(self):
-    width = f"{self.meta['joined'][0]} x {self.meta['joined'][1]}" if self.meta.get("joined") else self.d_in
-    kind = "Crosscoder" if self.meta.get("crosscoder") else "Transcoder" if self.transcoder else "Sae"
+    width = f"{self.d_in} ({self.meta['joined']} joined)" if self.meta.get("joined") else self.d_in
+    kind = "Crosscoder" if self.meta.get("joined") == "layer" else "Transcoder" if self.transcoder else "Sae"
     rules = [self.activation.says(), "b_dec is subtracted from x" if self.subtract_bias else "b_dec is not subtracted from x"]
     rules += [f"each x is normalised ({self.normalise})"] if self.normalise else []
     rules += ["linear way past the features"] if self.W_skip is not None else []
