@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['Snapshot', 'snapshot', 'resume']
 
-# %% ../../nbs/lm/09_resume.ipynb #b08a389f
+# %% ../../nbs/lm/09_resume.ipynb #6e83e208
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from .attention import Prefix, Tap
 from .edits import EditError, Window
@@ -70,9 +71,20 @@ def _empty_prefix(lm, resid):
     none = resid.new_zeros(1, shape.n_kv_heads, 0, shape.d_head)
     return [Prefix(none, none) for _ in lm.stacks[None].layers]
 
-# %% ../../nbs/lm/09_resume.ipynb #f14fbf17
-def resume(lm, resid: torch.Tensor, layer: int, prefix: list | None = None, joins: dict | None = None, logits_at=None, edits=()) -> torch.Tensor:
-    "Logits (row, pos, vocab) from residuals `resid` (row, pos, d_model) entering `layer`. `joins`: {layer: (row, pos, d_model)} added to the batch there, in order. `prefix`: one `Prefix` a layer for the positions before. `logits_at`: positions to unembed (default all)."
+# %% ../../nbs/lm/09_resume.ipynb #271c55db
+@contextmanager
+def _columns(head, ids):
+    "Within the scope the unembedding computes the columns `ids` of the vocabulary only; the others are NaN."
+    before = head.__dict__.get("forward")
+    def forward(x): return x.new_full((*x.shape[:-1], head.out_features), torch.nan).index_copy(-1, ids, F.linear(x, head.weight[ids], None if head.bias is None else head.bias[ids]))
+    head.forward = forward
+    try: yield
+    finally:
+        if before is None: del head.forward
+        else: head.forward = before
+
+def resume(lm, resid: torch.Tensor, layer: int, prefix: list | None = None, joins: dict | None = None, logits_at=None, edits=(), vocab=None) -> torch.Tensor:
+    "Logits (row, pos, vocab) from residuals `resid` (row, pos, d_model) entering `layer`. `joins`: {layer: (row, pos, d_model)} added to the batch there, in order. `prefix`: one `Prefix` a layer for the positions before. `logits_at`: positions to unembed (default all). `vocab`: token ids whose logits are wanted, the others are NaN (default all)."
     stack = _one_stack(lm); joins = dict(sorted((joins or {}).items()))
     if not 0 <= layer < stack.n_layers: raise EditError(f"Cannot resume at layer {layer}: {lm.id} has {stack.n_layers} layers (0 to {stack.n_layers - 1}).")
     if early := [l for l in joins if l <= layer]: raise EditError(f"Rows that join at layer {early[0]} would be skipped: joins must lie above layer {layer}, where the sweep starts.")
@@ -88,6 +100,7 @@ def resume(lm, resid: torch.Tensor, layer: int, prefix: list | None = None, join
     with ALONE, ExitStack() as scope:
         scope.enter_context(torch.no_grad() if not resid.requires_grad else torch.enable_grad())
         scope.enter_context(_skipping(stack.layers[:layer]))
+        if vocab is not None and type(lm.unembed) is torch.nn.Linear: scope.enter_context(_columns(lm.unembed, torch.as_tensor(vocab, device=device)))      # caps and scales that follow act on each logit alone
         for l, r in {layer: resid, **joins}.items(): scope.callback(stack.layers[l].block.register_forward_pre_hook(_entering(r, l == layer), with_kwargs=True).remove)
         scope.enter_context(tapping(lm, {None: window}, (), edits, taps=taps))
         return lm.model(**given).logits

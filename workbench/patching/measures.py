@@ -14,12 +14,13 @@ from ..lm.errors import nearest
 from .errors import PatchError
 from .pairs import Pairs
 
-# %% ../../nbs/patching/02_measures.ipynb #b52dfd7d
+# %% ../../nbs/patching/02_measures.ipynb #39ad718a
 @dataclass(frozen=True)
 class Measure:
     "A number per row of logits. `fn(logits (row, vocab), prompt (row,)) -> (row,)`, where `prompt` says which prompt each row belongs to."
     name: str
     fn: object
+    ids: torch.Tensor | None = None      # the only token ids whose logits it reads; None: all
 
     def __call__(self, logits, prompt):
         value = torch.as_tensor(self.fn(logits, prompt))
@@ -47,7 +48,7 @@ def _kl(pairs, clean):
 
 METRICS = dict(logit_difference=(_difference, "logits"), logit=(_logit, "logits"), probability=(_probability, "probability"), log_probability=(_log_probability, "nats"), kl=(_kl, "nats"), rank=(_rank, "rank, 1 = first"))
 
-# %% ../../nbs/patching/02_measures.ipynb #d2eb49b1
+# %% ../../nbs/patching/02_measures.ipynb #90e0455a
 def unit_of(name: str) -> str:
     "The unit of a metric, '' for a function of one's own."
     return METRICS[name][1] if name in METRICS else ""
@@ -61,7 +62,8 @@ def measure(metric, pairs: Pairs, clean: torch.Tensor) -> Measure:
     if metric not in METRICS: raise PatchError(f"There is no metric '{metric}'. {nearest(str(metric), METRICS)} Or give a function (logits (row, vocab), prompt (row,)) -> (row,).")
     if pairs.answer_ids is None and metric != "kl": raise PatchError(f"The metric '{metric}' needs answers: give answers= (one word or token id per prompt), or use 'kl'.")
     if pairs.foil_ids is None and metric == "logit_difference": raise PatchError("The metric 'logit_difference' needs foils: give foils= (the answers that the twins make right), or use 'log_probability'.")
-    return Measure(metric, METRICS[metric][0](pairs, clean))
+    reads = {"logit_difference": (pairs.answer_ids, pairs.foil_ids), "logit": (pairs.answer_ids,)}.get(metric)
+    return Measure(metric, METRICS[metric][0](pairs, clean), None if reads is None else torch.cat(reads).unique())
 
 RESERVED = ("recovery", "site", "layer", "prompt", "pos", "token", "corrupt_token")
 

@@ -121,7 +121,7 @@ def _edits(self, o, rows, start=0):
             out.append(Edit(site.at(layer=layer), "placebo" if self.placebo else self.ablation, _writer(self, o, site, layer, at, rows[at], start)))
     return out
 
-# %% ../../nbs/patching/06_sweep.ipynb #20b30eff
+# %% ../../nbs/patching/06_sweep.ipynb #3cb618db
 def _prefix(o, prompts, start):
     "Keys and values of the base run before `start`, for a batch whose row i belongs to prompt `prompts[layer][i]`."
     out = []
@@ -136,7 +136,7 @@ def _climb(self, o, rows, start):
     joins = {l: o.base.run.tensor(f"resid_pre.{l}")[who, start:] for l, who in entry.items()}; lowest = min(joins)
     prompts = [torch.as_tensor(rows.prompt[layers <= l]) for l in range(self.lm.n_layers)]
     resid = joins.pop(lowest)
-    return wide(self.lm.resume(resid, lowest, _prefix(o, prompts, start) if start else None, joins, logits_at=[-1], edits=self.edits(o, rows, start))[:, 0])
+    return wide(self.lm.resume(resid, lowest, _prefix(o, prompts, start) if start else None, joins, logits_at=[-1], edits=self.edits(o, rows, start), vocab=self._vocab)[:, 0])
 
 def _full(self, o, rows):
     "Last logits (row, vocab) of rows in full passes, one batch."
@@ -144,7 +144,7 @@ def _full(self, o, rows):
     run = self.lm.run(o.batch[who], edits=self.edits(o, rows), targets=None if targets is None else [t[1:] for t in targets.ids.tolist()])
     return wide(run.last_logits)
 
-# %% ../../nbs/patching/06_sweep.ipynb #81a16a44
+# %% ../../nbs/patching/06_sweep.ipynb #0ca0cede
 class Sweep:
     "A patch grid that is being computed: `plan()`, `steps()`, `stop()`, `values`, `result()`."
     def __init__(self, lm, pairs: Pairs, cells: Cells, metrics=("logit_difference",), direction=None, ablation="patch", seed=0, placebo=False, coarse=False, memory=1e9, most=None):
@@ -158,6 +158,7 @@ class Sweep:
         self.grows, self.exactness = exactness(lm); asked = [metrics] if isinstance(metrics, str) or callable(metrics) else list(metrics)
         self._reference = torch.zeros(len(pairs), lm.d_vocab) if "kl" in asked else None      # the clean run's logits
         self.measures = measures(asked, pairs, self._reference)
+        self._vocab = None if any(m.ids is None for m in self.measures) else torch.cat([m.ids for m in self.measures]).unique()
         self.values = {m.name: np.full((len(pairs), *cells.shape), np.nan) for m in self.measures}
         self.ends = {side: {m.name: np.full(len(pairs), np.nan) for m in self.measures} for side in ("clean", "corrupt")}
         self.work, self.computed, self.stopped, self.seconds, self._partner, self._means = 0., 0, False, 0., None, None
@@ -250,7 +251,7 @@ def _chunks(self, rows, first, n):
         parts = -(-len(at) // most); out += [(start, rows[part]) for part in np.array_split(at, parts)]
     return out
 
-# %% ../../nbs/patching/06_sweep.ipynb #14ea55e8
+# %% ../../nbs/patching/06_sweep.ipynb #0df6b2b6
 def _price(self):
     "`(one token in one layer, one unembedding)` in multiply-adds."
     layers = self.lm.main.layers; block = sum(p.numel() for p in layers[0].block.parameters())
@@ -261,7 +262,7 @@ def _work(self, rows, n, start):
     block, head = _price(self); L = self.lm.n_layers; one = n * (L * block + head)
     if not self.grows: return float(len(rows))
     depth = L - np.asarray(self.cells.layers)[rows.layer]
-    return float((depth * (n - start) * block + head).sum() / one)
+    return float((depth * (n - start) * block + (head if self._vocab is None else head * len(self._vocab) / self.lm.d_vocab)).sum() / one)
 
 def _opening(self, n):
     "Forward passes of one prompt to open it."
