@@ -145,7 +145,7 @@ class Sae(Dictionary):
         self.W_skip = None if W_skip is None else _frozen(W_skip)
         _checked(self)
 
-# %% ../../nbs/features/01_dictionary.ipynb #b1882af3
+# %% ../../nbs/features/01_dictionary.ipynb #90f7a0f7
 NORMALISATIONS = (None, "layer_norm", "constant_norm_rescale")
 
 def _checked(self):
@@ -159,7 +159,7 @@ def _checked(self):
         if t.dim() and tuple(t.shape) != (self.n_features,): raise FeatureError(f"The activation's {name} is {tuple(t.shape)} and there are {self.n_features} features.")
     if self.subtract_bias and self.d_in != self.d_out: raise FeatureError(f"b_dec ({self.d_out}) cannot be subtracted from an input of width {self.d_in}: a transcoder has subtract_bias=False.")
     if self.normalise not in NORMALISATIONS: raise FeatureError(f"There is no normalisation '{self.normalise}': {', '.join(map(str, NORMALISATIONS))}.")
-    if self.activation.name != "abstopk" and (self.activation.k or 0) > self.n_features: raise FeatureError(f"k={self.activation.k:g} of {self.n_features} features: k must be smaller.")
+    if self.activation.competes and self.activation.k > self.n_features: raise FeatureError(f"k={self.activation.k:g} of {self.n_features} features: k is how many of them fire, so it must be smaller.")
 
 # %% ../../nbs/features/01_dictionary.ipynb #482e2af4
 def _norm_of(self, x):

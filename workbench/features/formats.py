@@ -284,7 +284,7 @@ def open_dictionary(path, revision: str | None = None) -> Dictionary:
     d.meta["path"] = str(at)
     return d
 
-# %% ../../nbs/features/02_formats.ipynb #4a8aebe8
+# %% ../../nbs/features/02_formats.ipynb #a39d5bce
 def _lens_name(s):
     "A site as a TransformerLens hook name, or None."
     if s is None or s.layer is None or s.name not in ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "mlp_post", "mlp_pre"): return None
@@ -298,7 +298,7 @@ def _for_inference(d):
         h = float(a.threshold); d = d.unit_rows() if a.rescale else d; a = JumpReLU(torch.full((d.n_features,), h))
     kind = {"relu": "standard"}.get(a.name, a.name)
     if d.transcoder: kind = {"standard": "transcoder", "jumprelu": "jumprelu_transcoder"}.get(kind, "") ; kind = kind.replace("transcoder", "skip_transcoder") if d.W_skip is not None else kind
-    if d.meta.get("joined") == "layer" or not kind or kind == "groupmax" or (d.W_skip is not None and not d.transcoder): raise FeatureError(f"SAELens has no class for this dictionary ({d!r}): use save_dictionary, which keeps it in a folder of our own.")
+    if d.meta.get("joined") == "layer" or not kind or kind == "groupmax" or (d.W_skip is not None and not d.transcoder): raise FeatureError(f"SAELens has no class for this dictionary ({str(d).splitlines()[0]}): use save_dictionary, which keeps it in a folder of our own.")
     extra = dict(k=a.k, rescale_acts_by_decoder_norm=a.rescale) if kind in ("topk", "abstopk") else dict(d_out=d.d_out) if d.transcoder else {}
     return d, kind, extra, a
 
