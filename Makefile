@@ -9,9 +9,9 @@ BIN    := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help report test sync notebooks pytest lab zoo bench docs outputs clean
+.PHONY: help report test sync notebooks pytest lab zoo bench docs goldens outputs clean
 help:
-	@sed -n 's/^#   //p' Makefile; echo 'Also: make lab, docs, zoo, bench, outputs, clean'
+	@sed -n 's/^#   //p' Makefile; echo 'Also: make lab, docs, zoo, bench, goldens, outputs, clean'
 
 $(VENV)/.ready: pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "The workbench needs Python 3.10 or later: make PYTHON=python3.12 ...")'
@@ -51,6 +51,19 @@ _bench/.venv/.ready: pyproject.toml setup.py tests/bench/requirements.txt
 	touch $@
 bench: _bench/.venv/.ready
 	_bench/.venv/bin/python tests/bench/run.py $(ARGS)
+
+# --- goldens: dictionaries written by the libraries that own the formats, and ours opened by sae-lens, in an environment of its own ---
+_bench/.features/.ready: tests/golden/features/requirements.txt
+	test -x _bench/.features/bin/pip || $(PYTHON) -m venv _bench/.features
+	_bench/.features/bin/pip install -q $(PIP_FLAGS) '$(TORCH)' -r tests/golden/features/requirements.txt
+	_bench/.features/bin/pip uninstall -q -y torchvision  # a dependency's dependency, built for another torch; transformers imports it when it is there
+	touch $@
+goldens: export OMP_NUM_THREADS ?= 1
+goldens: $(VENV)/.ready _bench/.features/.ready
+	PYTHONHASHSEED=0 _bench/.features/bin/python tests/golden/features/write.py tests/golden/features  # sae-lens writes its config in the order of a set
+	$(BIN)/python tests/golden/features/ours.py write _bench/ours
+	_bench/.features/bin/python tests/golden/features/ours.py open _bench/ours
+	$(BIN)/python -m pytest -q tests/test_features_formats.py
 
 clean:
 	rm -rf build dist _proc _docs *.egg-info .pytest_cache
