@@ -193,3 +193,17 @@ def test_the_report_says_what_the_methods_say(micro, tmp_path):
 @pytest.mark.parametrize("params, says", [(dict(steps=1), "from 10 to 5000"), (dict(threshold="high"), "threshold")])
 def test_the_report_refuses_before_it_starts(params, says, tmp_path):
     with pytest.raises(WorkbenchError, match=says): run("illusion_debate", params, out=tmp_path)
+
+
+def test_a_grid_of_directions_carries_the_flag():
+    from workbench.patching.figures import grid_figure
+    from workbench.patching.illusion import marked
+    from workbench.patching.patch import patch, summary
+    from workbench.widgets.patching_data import column_labels
+    from workbench.widgets.patching_grid import PatchingGrid
+    lm = constructed("illusion"); pairs = word_pairs(lm); u = torch.tensor([[1., 1., 0.], [0., 0., 1.]]); at = "mlp_post.0"
+    grid = patch(lm, pairs, "mlp_post", "layer direction", positions="end", layers=[0], directions=u); assert np.allclose(grid.recovery.mean("prompt").squeeze(), 1, atol=1e-2)      # the grid alone cannot tell them apart
+    flagged = marked(grid, {i: illusion_check(lm, pairs, at, v, draws=0) for i, v in enumerate(u)}); assert flagged.suspect.values.tolist() == [True, False]
+    shown = PatchingGrid.of(flagged); assert [label for label, *_ in column_labels(shown.data.a)][0].endswith(" suspect")
+    assert "suspect: direction 0" in shown.meta["said"] and list(grid_figure(summary(flagged)).data[0].x) == ["0 suspect", "1"]
+    with pytest.raises(PatchError, match="by='layer direction'"): marked(patch(lm, pairs, "mlp_out", "layer pos"), {})

@@ -20,7 +20,7 @@ from workbench.patching.dcm import Desideratum, dcm
 from workbench.patching.causal_graph import CausalGraph, causal_graph, stability
 from workbench.patching.weight_grid import weight_grid
 from workbench.patching.subspace import find_basis, subspace_patch
-from workbench.patching.illusion import illusion_check
+from workbench.patching.illusion import illusion_check, marked
 from workbench.patching.das import das, size_curve
 from workbench.patching.causal_trace import causal_trace
 from workbench.patching.mediation import mediation

@@ -13,7 +13,7 @@ import xarray as xr
 from ..lm.results import token_labels
 from .errors import PatchError
 
-# %% ../../nbs/patching/08_figures.ipynb #b7587f84
+# %% ../../nbs/patching/08_figures.ipynb #a9a081de
 AXES = ("head", "kv_head", "neuron", "direction", "feature", "pos")
 
 def columns_of(told) -> tuple:
@@ -21,7 +21,8 @@ def columns_of(told) -> tuple:
     dims = [d for d in AXES if d in told.dims]
     if not dims: return dims, [""]
     tokens = token_labels(told.token.values, told.pos.values) if "pos" in told.dims and "token" in told.coords else None
-    label = lambda d: tokens if d == "pos" and tokens else [str(v) for v in told[d].values]
+    marks = dict(zip(told.direction.values.tolist(), told.suspect.values)) if "suspect" in told.coords else {}
+    label = lambda d: tokens if d == "pos" and tokens else [f"{v} suspect" if d == "direction" and marks.get(v) else str(v) for v in told[d].values.tolist()]
     if len(dims) == 1: return dims, label(dims[0])
     return dims, [f"{a} {b}" for a in label(dims[0]) for b in label(dims[1])]
 

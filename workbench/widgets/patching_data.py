@@ -204,11 +204,13 @@ class PatchingData:
 
 def _few(x): return f"{x[:6]}" + ("..." if len(x) > 6 else "") if isinstance(x, list) else str(x)
 
-# %% ../../nbs/widgets/07_patching_data.ipynb #253b7e8a
+# %% ../../nbs/widgets/07_patching_data.ipynb #743a7065
 def column_labels(grid) -> list:
     "`[text, text of the twin or None, how many texts the prompts have here]` of each column."
     clean, corrupt = (tokens_of(grid.ds, w) if grid.axis == "pos" else None for w in ("token", "corrupt_token"))
-    if clean is None: return [[f"{SHORT.get(grid.axis, '')}{c}" if isinstance(c, int) else str(c), None, 1] for c in grid.columns]
+    if clean is None:
+        marks = grid.ds.suspect.values if "suspect" in grid.ds.coords and grid.axis == "direction" else [False] * len(grid.columns)      # see patching.illusion
+        return [[(f"{SHORT.get(grid.axis, '')}{c}" if isinstance(c, int) else str(c)) + (" suspect" if m else ""), None, 1] for c, m in zip(grid.columns, marks)]
     out = []
     for j in range(clean.shape[1]):
         texts = list(dict.fromkeys(str(t) for t in clean[:, j] if t != "")); other = None if corrupt is None else next((str(b) for a, b in zip(clean[:, j], corrupt[:, j]) if a != b), None)

@@ -190,7 +190,7 @@ def _of(cls, result, against=None, lm=None, pairs=None, preview=None, shared=Non
 
 PatchingGrid._begin, PatchingGrid.of = _begin, classmethod(_of)
 
-# %% ../../nbs/widgets/09_patching_grid.ipynb #f0aaac16
+# %% ../../nbs/widgets/09_patching_grid.ipynb #67acf9fa
 def _done_to(ds):
     "Direction and ablation of a result, in words."
     kind = str(ds.attrs.get("ablation", "patch")); noising = str(ds.attrs.get("direction", "")).startswith("noising"); base, other = ("clean", "corrupted") if noising else ("corrupted", "clean")
@@ -244,7 +244,7 @@ def _describe(self):
 def _said(self):
     g = self.data.a; a = g.ds.attrs; parts = [a.get("method", ""), a.get("exactness", ""), self.note]
     if int(a.get("verified", 0) or 0): parts.append(f"{a['verified']} cells run again in full passes, largest difference {float(a['largest_difference']):.1e}")
-    if "undefined" in a: parts.append(a["undefined"])
+    parts += [a[k] for k in ("undefined", "suspects") if k in a]
     return " · ".join(p for p in parts if p)
 
 for _f in (_title, _explain, _literal, _line, _describe, _said): setattr(PatchingGrid, _f.__name__, _f)
