@@ -31,7 +31,7 @@ sync: $(VENV)/.ready
 notebooks: $(VENV)/.ready
 	$(BIN)/nbdev_test --n_workers 2
 pytest: $(VENV)/.ready
-	$(BIN)/python -m pytest -q tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 
 # --- work -------------------------------------------------------------------------------------------------------------
 lab: $(VENV)/.ready
