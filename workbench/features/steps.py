@@ -97,7 +97,7 @@ def batch_topk(p, k: float, level: float = 0.0) -> tuple:
     elif len(flat): threshold = float(values.min())
     return Code(_starts(flat, n, m), flat % m, values, (n, m)), threshold, widened
 
-# %% ../../nbs/features/06_steps.ipynb #b028056e
+# %% ../../nbs/features/06_steps.ipynb #e39f7c16
 @dataclass
 class Losses:
     "What a step reports: the parts of the loss, how often each latent fired in the batch (feature,), and further numbers."
@@ -109,17 +109,19 @@ class Losses:
 
 class Step(nn.Module):
     "Trainable weights of one architecture: W_enc (feature, d_in), b_enc, W_dec (feature, d_out), b_dec. `gradients` fills `.grad`."
-    name, unit_rows, competes = "", True, False
+    name, unit_rows, revives, pressure = "", True, False, 1.0     # pressure: share of the sparsity penalty that is on, for a warm-up
     def __init__(self, d_in: int, n_features: int, d_out: int | None = None, subtract_bias: bool | None = None, seed: int = 0, dead_k: int | None = None, dead_weight: float = 1 / 32):
         super().__init__()
-        self.subtract_bias = d_out is None if subtract_bias is None else subtract_bias; d_out = d_out or d_in
+        self.subtract_bias, tied = d_out is None if subtract_bias is None else subtract_bias, d_out is None; d_out = d_out or d_in
         if n_features < 1 or d_in < 1: raise FeatureError(f"n_features={n_features}, d_in={d_in}: both must be at least 1.")
         if self.subtract_bias and d_in != d_out: raise FeatureError("A dictionary that writes another site than it reads cannot subtract b_dec from its input: subtract_bias=False.")
         w = torch.randn(n_features, d_out, generator=generator(seed, 11)); w = w / w.norm(dim=1, keepdim=True) * self.length
-        enc = w.clone() if d_in == d_out else torch.randn(n_features, d_in, generator=generator(seed, 12)) / d_in**0.5
+        enc = w.clone() if tied else torch.randn(n_features, d_in, generator=generator(seed, 12)) / d_in**0.5
         self.W_enc, self.W_dec, self.b_enc, self.b_dec = (nn.Parameter(t) for t in (enc, w, torch.zeros(n_features), torch.zeros(d_out)))
         self.dead_k, self.dead_weight, self._p = dead_k or max(1, d_in // 2), dead_weight, None
     length = 1.0                                    # of decoder rows at the start
+    @property
+    def spread(self): return float(self.W_dec.shape[1])     # summed variance of the data that its settings are made for
 
 # %% ../../nbs/features/06_steps.ipynb #3a4b7dea
 def _centred(self, x): return x - self.b_dec if self.subtract_bias else x
@@ -142,18 +144,18 @@ def _after(self):
 
 Step.centred, Step.encoded, Step.gradients, Step.after, Step._p = _centred, torch.no_grad()(_encoded), _gradients, _after, None
 
-# %% ../../nbs/features/06_steps.ipynb #3f0253eb
-def _pull(self, z, g, code, delta, blocks=None):
-    "Gradients from g (n, d_out), a code and d loss / d p on its entries, delta (entry,). `blocks` of (code, g) where parts of the code have gradients of their own."
+# %% ../../nbs/features/06_steps.ipynb #d9438cff
+def _pull(self, z, g, code, delta):
+    "Gradients from g (n, d_out), a code and d loss / d p on its entries, delta (entry,)."
     turned = Turned(code); self.W_enc.grad = turned.times(delta, z)
     self.b_enc.grad = torch.zeros_like(self.b_enc).index_add_(0, code.column, delta)
-    self.W_dec.grad = turned.times(code.value, g) if blocks is None else sum(Turned(c).times(c.value, h) for c, h in blocks)
+    self.W_dec.grad = turned.times(code.value, g)
     self.b_dec.grad = g.sum(0) - (self.b_enc.grad @ self.W_enc if self.subtract_bias else 0)
 
 def _tangent(self):
     if self.unit_rows: self.W_dec.grad.sub_((self.W_dec.grad * self.W_dec).sum(1, keepdim=True) * self.W_dec)
 
-def _fired(code): return torch.bincount(code.column[code.value > 0], minlength=code.shape[1])
+def _fired(code): return torch.bincount(code.column, minlength=code.shape[1])
 
 Step.pull, Step.tangent = _pull, _tangent
 
@@ -174,10 +176,10 @@ def _finish(self, z, y, out, code, parts, dead, **extra):
 
 Step.revive, Step.finish = _revive, _finish
 
-# %% ../../nbs/features/06_steps.ipynb #6a6b9a15
+# %% ../../nbs/features/06_steps.ipynb #f20d91d7
 class TopKStep(Step):
     "The k largest latents of each vector (Makhzani and Frey 2013; Gao et al. 2024)."
-    name, competes = "topk", True
+    name, revives = "topk", True
     def __init__(self, d_in, n_features, k: int = 8, **more):
         super().__init__(d_in, n_features, **more); self.k = k
         if int(k) != k or not 1 <= k <= n_features: raise FeatureError(f"k={k}: a whole number from 1 to n_features={n_features}.")
@@ -188,10 +190,10 @@ class TopKStep(Step):
         return self.finish(z, y, out, code, {"error": float(r.square().sum() / len(x))}, dead)
     def activation(self, n, out): return TopK(self.k)
 
-# %% ../../nbs/features/06_steps.ipynb #071979dd
+# %% ../../nbs/features/06_steps.ipynb #d7ebc197
 class BatchTopKStep(Step):
     "The k n largest latents of a batch of n vectors; afterwards one threshold for all."
-    name, level, rate = "batchtopk", 0.0, 0.05
+    name, revives, level, rate = "batchtopk", True, 0.0, 0.05
     def __init__(self, d_in, n_features, k: float = 8, **more):
         super().__init__(d_in, n_features, **more); self.k = k; self.widened = 0
         if not 0 < k <= n_features: raise FeatureError(f"k={k}: a number above 0, at most n_features={n_features}.")
@@ -231,14 +233,16 @@ def _pull_blocks(self, z, g, pulls):
     self.b_dec.grad = g.sum(0) - (self.b_enc.grad @ self.W_enc if self.subtract_bias else 0)
 Step.pull_blocks = _pull_blocks
 
-# %% ../../nbs/features/06_steps.ipynb #b0ccdaa9
+# %% ../../nbs/features/06_steps.ipynb #bd1ec87f
 class JumpReLUStep(Step):
     "A threshold for each latent, found by straight-through gradients; `target` latents are to fire on average."
     name, unit_rows, length = "jumprelu", False, 0.1
-    def __init__(self, d_in, n_features, target: float = 8, weight: float = 1.0, bandwidth: float = 0.05, start: float = 0.01, **more):
+    def __init__(self, d_in, n_features, target: float = 8, weight: float = 1.0, bandwidth: float = 0.1, start: float = 0.1, **more):
         super().__init__(d_in, n_features, **more); self.target, self.weight, self.bandwidth = target, weight, bandwidth
         if not 0 < target <= n_features: raise FeatureError(f"target={target}: a number of latents above 0, at most n_features={n_features}.")
         self.theta = nn.Parameter(torch.full((n_features,), float(start))); self.most = 1 / 8
+    @property
+    def spread(self): return float(self.target)     # so that a latent that fires has a size near 1, the unit of thresholds and bandwidth
     def after(self):
         with torch.no_grad(): self.theta.clamp_(min=0)
     def activation(self, n, out): return JumpReLU(self.theta.detach() * n / out)
@@ -248,8 +252,8 @@ class JumpReLUStep(Step):
 
 def _count_pull(self, l0):
     "`(loss, d loss / d l0 (n,))` of the penalty on how many latents fire."
-    off = l0 / self.target - 1
-    return self.weight * float(off.square().mean()), off * (2 * self.weight / (self.target * len(l0)))
+    off, weight = l0 / self.target - 1, self.weight * self.pressure
+    return weight * float(off.square().mean()), off * (2 * weight / (self.target * len(l0)))
 
 def _by_entry(self, p, flat, x, z, y, dead):
     m = p.shape[1]; column, v = flat % m, p.view(-1)[flat]; start = _starts(flat, *p.shape); theta = self.theta[column]
@@ -273,14 +277,14 @@ def _by_matrix(self, p, flat, x, z, y, dead):
 
 JumpReLUStep.count_pull, JumpReLUStep.by_entry, JumpReLUStep.by_matrix = _count_pull, _by_entry, _by_matrix
 
-# %% ../../nbs/features/06_steps.ipynb #38e24d20
+# %% ../../nbs/features/06_steps.ipynb #23e223eb
 class StandardStep(Step):
     "ReLU with an L1 penalty (Bricken et al. 2023)."
     name, unit_rows = "standard", False
     def __init__(self, d_in, n_features, l1: float = 0.3, **more): super().__init__(d_in, n_features, **more); self.l1 = l1
     def losses(self, x, y):
         f = (self.centred(x) @ self.W_enc.T + self.b_enc).relu()
-        return f, {"error": (f @ self.W_dec + self.b_dec - y).square().sum(1).mean(), "l1": self.l1 * (f @ self.W_dec.norm(dim=1)).mean()}
+        return f, {"error": (f @ self.W_dec + self.b_dec - y).square().sum(1).mean(), "l1": self.l1 * self.pressure * (f @ self.W_dec.norm(dim=1)).mean()}
     def gradients(self, x, target=None, dead=None):
         self.zero_grad(set_to_none=True); f, parts = self.losses(x, x if target is None else target); sum(parts.values()).backward()
         return Losses({k: float(v.detach()) for k, v in parts.items()}, (f > 0).sum(0))
@@ -293,7 +297,7 @@ class GatedStep(StandardStep):
         super().__init__(d_in, n_features, l1, **more); self.r_mag, self.b_mag = (nn.Parameter(torch.zeros(n_features)) for _ in range(2))
     def losses(self, x, y):
         p = self.centred(x) @ self.W_enc.T; gate = p + self.b_enc; open_ = gate.relu(); f = (p * self.r_mag.exp() + self.b_mag).relu() * (gate > 0)
-        return f, {"error": (f @ self.W_dec + self.b_dec - y).square().sum(1).mean(), "l1": self.l1 * (open_ @ self.W_dec.norm(dim=1)).mean(),
+        return f, {"error": (f @ self.W_dec + self.b_dec - y).square().sum(1).mean(), "l1": self.l1 * self.pressure * (open_ @ self.W_dec.norm(dim=1)).mean(),
                    "gate": (open_ @ self.W_dec.detach() + self.b_dec.detach() - y).square().sum(1).mean()}
     def activation(self, n, out): return Gated(self.r_mag.detach(), self.b_enc.detach() * n / out, self.b_mag.detach() * n / out)
 
