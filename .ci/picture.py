@@ -1,4 +1,4 @@
-"""The pictures in the README, taken by Chromium: a part of the tour's page, and the attention explorer. Run by `make outputs`."""
+"""The pictures in the README, taken by Chromium: a part of the tour's page, the attention explorer, and the patching grid. Run by `make outputs`."""
 import os, shutil, sys, tempfile
 from pathlib import Path
 
@@ -6,7 +6,8 @@ from playwright.sync_api import sync_playwright
 
 import workbench as wb
 from workbench.reporting.run import run
-from workbench.widgets import AttentionExplorer
+from workbench.tasks.catalogue import make
+from workbench.widgets import AttentionExplorer, PatchingGrid
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT/"nbs"/"images"
@@ -34,12 +35,21 @@ def explorer(browser, folder) -> None:
     page.locator(".wb-attention").screenshot(path=IMAGES/"explorer.png")
 
 
+def grid(browser, folder) -> None:
+    shown = PatchingGrid(wb.load("micro"), make("ioi", n=12)).wait()
+    shown.select("attn_out", layer=3, pos=14)
+    page = browser.new_page(viewport={"width": 1160, "height": 900}, color_scheme="light")
+    page.goto(shown.to_html(folder/"grid.html").as_uri())
+    page.wait_for_selector(".wb-patching .wb-side *"); page.wait_for_timeout(500)
+    page.locator(".wb-patching").screenshot(path=IMAGES/"grid.png")
+
+
 def main() -> None:
     browser_path = os.environ.get("CHROMIUM") or shutil.which("chromium") or sys.exit("The pictures need Chromium (Debian: apt-get install chromium fonts-dejavu-core).")
     IMAGES.mkdir(exist_ok=True)
     with sync_playwright() as p, tempfile.TemporaryDirectory() as folder:
         browser = p.chromium.launch(executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"])
-        for take in (tour, explorer): take(browser, Path(folder))
+        for take in (tour, explorer, grid): take(browser, Path(folder))
         browser.close()
     for image in sorted(IMAGES.glob("*.png")): print(image.relative_to(ROOT), image.stat().st_size)
 
