@@ -14,7 +14,7 @@ from ..lm.errors import nearest
 from .errors import PatchError
 from .pairs import Pairs
 
-# %% ../../nbs/patching/02_measures.ipynb #39ad718a
+# %% ../../nbs/patching/02_measures.ipynb #618e90ad
 @dataclass(frozen=True)
 class Measure:
     "A number per row of logits. `fn(logits (row, vocab), prompt (row,)) -> (row,)`, where `prompt` says which prompt each row belongs to."
@@ -27,8 +27,13 @@ class Measure:
         if value.shape != (len(logits),): raise PatchError(f"The metric '{self.name}' returned {tuple(value.shape)} for {len(logits)} rows of logits: return one number per row.")
         return precise(value)
 
-def wide(x): return x if x.dtype == torch.float64 else x.float()                # half precision is not read as it stands
-def precise(x): return x.float() if x.device.type == "mps" else x.double()      # Apple's devices have no double
+def wide(x):
+    "In single precision at least: half precision is not read as it stands."
+    return x if x.dtype == torch.float64 else x.float()
+
+def precise(x):
+    "In double precision, where the device has it (Apple's have not)."
+    return x.float() if x.device.type == "mps" else x.double()
 
 def _column(logits, ids, prompt): return logits.gather(1, ids.to(logits.device)[prompt][:, None])[:, 0]
 def _difference(pairs, clean): return lambda z, i: _column(z, pairs.answer_ids, i) - _column(z, pairs.foil_ids, i)

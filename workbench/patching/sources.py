@@ -37,7 +37,7 @@ def sides(direction, ablation) -> tuple:
     if ablation != "patch" and direction == "denoising": raise PatchError(f"'{ablation}' ablation takes something away from the clean run, so its direction is 'noising'; denoising needs ablation='patch'.")
     return DIRECTIONS[direction]
 
-# %% ../../nbs/patching/04_sources.ipynb #a9688479
+# %% ../../nbs/patching/04_sources.ipynb #03bdef8e
 def _positions_first(site, value): return value.transpose(1, 2) if "query" in site.dims else value      # patterns are (prompt, head, query, key)
 
 class Source:
@@ -61,8 +61,12 @@ def mean_values(lm, pairs: Pairs, cells: Cells, grows, most=64) -> dict:
         n += some                                             # all sites of a grid have the same positions
     return {k: v / n for k, v in total.items()}
 
-def keep_of(cells): return [s.at(layer=tuple(cells.layers)) for s in cells.sites]
-def targets_of(pairs, rows): return None if pairs.targets is None else plain(pairs.targets, rows)
+def keep_of(cells) -> list:
+    "The sites of these cells with their layers, for `keep=`."
+    return [s.at(layer=tuple(cells.layers)) for s in cells.sites]
+def targets_of(pairs, rows):
+    "What the decoder reads in these prompts, without padding; None where there is no decoder."
+    return None if pairs.targets is None else plain(pairs.targets, rows)
 
 # %% ../../nbs/patching/04_sources.ipynb #8f24a552
 def partners(pairs: Pairs, seed: int = 0) -> torch.Tensor:
