@@ -18,8 +18,8 @@ from .dictionary import BatchTopK, Gated, JumpReLU, Relu, Sae, TopK
 from .errors import FeatureError
 from .superposition import generator
 
-# %% ../../nbs/features/06_steps.ipynb #10efff5d
-warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+# %% ../../nbs/features/06_steps.ipynb #2cb58794
+with warnings.catch_warnings(): warnings.simplefilter("ignore"); torch.eye(1).to_sparse_csr()      # says once that it is in beta
 
 @dataclass
 class Code:
@@ -72,17 +72,17 @@ def _kth(values, start, k):
     table = np.full((n, wide), -np.inf, values.dtype); table[row, np.arange(len(values)) - start[row]] = values
     return np.partition(table, wide - k, axis=1)[:, wide - k][row]
 
-# %% ../../nbs/features/06_steps.ipynb #db9e1001
+# %% ../../nbs/features/06_steps.ipynb #f641910e
 def _starts(flat, n, m): return torch.searchsorted(flat, torch.arange(n + 1, device=flat.device) * m)
 
 def row_topk(p, k: int):
     "`Code` of the positive entries among the k largest of each row of p (n, m)."
     n, m = p.shape
-    if not p.is_cuda and m > 2 * k:
-        q = p.numpy(); flat = np.flatnonzero(q >= _row_bounds(p, k)[:, None]); values = q.reshape(-1)[flat]
+    if not p.is_cuda and m > 2 * k and np.isfinite(bounds := _row_bounds(p, k)).all():
+        q = p.numpy(); flat = np.flatnonzero(q >= bounds[:, None]); values = q.reshape(-1)[flat]
         keep = (values > 0) & (values >= _kth(values, np.searchsorted(flat, np.arange(n + 1) * m), k)); flat = torch.from_numpy(flat[keep]); start = _starts(flat, n, m)
         if int(start.diff().max()) <= k: return Code(start, flat % m, p.view(-1)[flat], (n, m))
-    v, at = p.topk(min(k, m), dim=1); at = (at + torch.arange(n, device=p.device)[:, None] * m)[v > 0].sort().values          # equal entries, or a GPU
+    v, at = p.topk(min(k, m), dim=1); at = (at + torch.arange(n, device=p.device)[:, None] * m)[v > 0].sort().values          # equal entries, not finite, or a GPU
     return Code(_starts(at, n, m), at % m, p.view(-1)[at], (n, m))
 
 # %% ../../nbs/features/06_steps.ipynb #2d1fd095
