@@ -97,7 +97,7 @@ def batch_topk(p, k: float, level: float = 0.0) -> tuple:
     elif len(flat): threshold = float(values.min())
     return Code(_starts(flat, n, m), flat % m, values, (n, m)), threshold, widened
 
-# %% ../../nbs/features/06_steps.ipynb #e39f7c16
+# %% ../../nbs/features/06_steps.ipynb #88ddcb12
 @dataclass
 class Losses:
     "What a step reports: the parts of the loss, how often each latent fired in the batch (feature,), and further numbers."
@@ -233,16 +233,16 @@ def _pull_blocks(self, z, g, pulls):
     self.b_dec.grad = g.sum(0) - (self.b_enc.grad @ self.W_enc if self.subtract_bias else 0)
 Step.pull_blocks = _pull_blocks
 
-# %% ../../nbs/features/06_steps.ipynb #bd1ec87f
+# %% ../../nbs/features/06_steps.ipynb #c058a927
 class JumpReLUStep(Step):
     "A threshold for each latent, found by straight-through gradients; `target` latents are to fire on average."
     name, unit_rows, length = "jumprelu", False, 0.1
-    def __init__(self, d_in, n_features, target: float = 8, weight: float = 1.0, bandwidth: float = 0.1, start: float = 0.1, **more):
+    def __init__(self, d_in, n_features, target: float = 8, weight: float = 1.0, bandwidth: float = 0.05, start: float = 0.05, **more):
         super().__init__(d_in, n_features, **more); self.target, self.weight, self.bandwidth = target, weight, bandwidth
         if not 0 < target <= n_features: raise FeatureError(f"target={target}: a number of latents above 0, at most n_features={n_features}.")
         self.theta = nn.Parameter(torch.full((n_features,), float(start))); self.most = 1 / 8
     @property
-    def spread(self): return float(self.target)     # so that a latent that fires has a size near 1, the unit of thresholds and bandwidth
+    def spread(self): return self.target / 4        # so that a latent that fires has a size near 1/2, within reach of thresholds that move by the learning rate
     def after(self):
         with torch.no_grad(): self.theta.clamp_(min=0)
     def activation(self, n, out): return JumpReLU(self.theta.detach() * n / out)

@@ -81,7 +81,7 @@ class Trainer:
         self.folder = None if folder is None else Path(folder); self.step, self.history, self.halted, self.done = 0, [], False, False
         self._build()
 
-# %% ../../nbs/features/07_train.ipynb #8d9d0fd3
+# %% ../../nbs/features/07_train.ipynb #ae1daf86
 def _build(self):
     "Weights, optimiser, data scale: everything that the first step needs."
     s = self.settings
@@ -106,7 +106,7 @@ def _data(self, step):
     x, y = self.source.batch(step, self.settings["batch"], self.settings["seed"])
     return self.scale * x.to(self.device), None if y is None else self.out * y.to(self.device)
 
-# %% ../../nbs/features/07_train.ipynb #fcdaebd8
+# %% ../../nbs/features/07_train.ipynb #e63b3a67
 def _one(self):
     "One step."
     s, start = self.settings, time.perf_counter(); x, y = self._data(self.step); self.model.pressure = min(1.0, (self.step + 1) / max(1.0, s["sparsity_warmup"] * s["steps"]))
