@@ -252,20 +252,30 @@ def _sae_repr(self):
 
 Sae.__repr__ = _sae_repr
 
-# %% ../../nbs/features/01_dictionary.ipynb #a76a3622
+# %% ../../nbs/features/01_dictionary.ipynb #a1f05a0a
 KINDS = ("pca", "ica", "nmf", "snmf", "mean difference", "random", "neurons")
 
-def nonnegative_codes(x, rows, tol: float = 1e-7, most: int = 5000):
-    "f (n, feature) >= 0 that minimises ||x - f rows||^2 for each x (n, d), by coordinate descent. Raises `FeatureError` when it does not settle."
-    gram, b = rows @ rows.T, x @ rows.T; size = gram.diagonal().clamp(min=1e-30)
-    f = (b / size).clamp(min=0) / max(1, len(rows)); scale = float((b / size).abs().max()) or 1.0
-    for _ in range(most):
-        moved = 0.0
-        for j in range(len(rows)):
-            new = (f[:, j] + (b[:, j] - f @ gram[:, j]) / size[j]).clamp(min=0)
-            moved = max(moved, float((new - f[:, j]).abs().max())); f[:, j] = new
-        if moved <= tol * scale: return f
-    raise FeatureError(f"The non-negative codes did not settle in {most} sweeps: two rows are nearly the same direction; factorise with fewer features.")
+def _settle(f, b, gram, limit, sweeps):
+    "Coordinate descent on codes f (n, feature), in place; the rows that are not at their optimum yet."
+    going, size = torch.arange(len(b), device=b.device), gram.diagonal().clamp(min=1e-30)
+    for sweep in range(sweeps):
+        now, want = f[going], b[going]
+        for j in range(len(gram)): now[:, j] = (now[:, j] + (want[:, j] - now @ gram[:, j]) / size[j]).clamp(min=0)
+        f[going] = now
+        if sweep % 5 == 4:
+            pull = want - now @ gram; pull = torch.where(now > 0, pull.abs(), pull.clamp(min=0)).max(-1).values     # 0 at the optimum: no entry in use gains by moving, none at 0 by rising
+            going = going[pull > limit[going]]
+        if len(going) == 0: break
+    return going
+
+def nonnegative_codes(x, rows, tol: float = 1e-6, sweeps: int = 400):
+    "f (n, feature) >= 0 that minimises ||x - f rows||^2 for each x (n, d), by coordinate descent in double precision; vectors that are slow, because rows are nearly equal, by an active set (scipy)."
+    from scipy.optimize import nnls
+    D, X = rows.double(), x.double(); gram, b = D @ D.T, X @ D.T; f = torch.zeros_like(b)
+    left = _settle(f, b, gram, tol * b.abs().amax(-1).clamp(min=1e-30), sweeps)
+    basis = D.T.cpu().numpy() if len(left) else None
+    for i in left.tolist(): f[i] = torch.as_tensor(nnls(basis, X[i].cpu().numpy())[0]).to(f)
+    return f.to(x.dtype)
 
 # %% ../../nbs/features/01_dictionary.ipynb #76853d93
 class Components(Dictionary):
