@@ -144,7 +144,7 @@ def _after(self):
 
 Step.centred, Step.encoded, Step.gradients, Step.after, Step._p = _centred, torch.no_grad()(_encoded), _gradients, _after, None
 
-# %% ../../nbs/features/06_steps.ipynb #d9438cff
+# %% ../../nbs/features/06_steps.ipynb #08660951
 def _pull(self, z, g, code, delta):
     "Gradients from g (n, d_out), a code and d loss / d p on its entries, delta (entry,)."
     turned = Turned(code); self.W_enc.grad = turned.times(delta, z)
@@ -155,19 +155,26 @@ def _pull(self, z, g, code, delta):
 def _tangent(self):
     if self.unit_rows: self.W_dec.grad.sub_((self.W_dec.grad * self.W_dec).sum(1, keepdim=True) * self.W_dec)
 
+def _energy(r): return float(torch.dot(r.reshape(-1), r.reshape(-1)))
+
 def _fired(code): return torch.bincount(code.column, minlength=code.shape[1])
 
 Step.pull, Step.tangent = _pull, _tangent
 
-# %% ../../nbs/features/06_steps.ipynb #84ce587d
+# %% ../../nbs/features/06_steps.ipynb #622e15f0
+def _kth_of_rows(p, k):
+    "The k-th largest entry of each row of p (n, m): (n, 1)."
+    if p.is_cuda: return p.topk(k, dim=1).values[:, -1:]
+    at = p.shape[1] - k; return torch.from_numpy(np.partition(p.numpy(), at, axis=1)[:, at:at + 1])
+
 def _revive(self, z, residual, dead) -> float:
     "Add AuxK's gradients for the dead latents (rows `dead`) that predict residual (n, d_out) = target - reconstruction. Returns the loss."
     We, Wd, be = self.W_enc[dead], self.W_dec[dead], self.b_enc[dead]; p = torch.addmm(be, z, We.T); a = p.relu()
-    if len(dead) > self.dead_k: a = torch.zeros_like(a).scatter(1, (at := p.topk(self.dead_k, dim=1).indices), a.gather(1, at))
+    if len(dead) > self.dead_k: a = a * (p >= _kth_of_rows(p, self.dead_k))
     left = a @ Wd - residual; g = left * (2 * self.dead_weight / len(z)); delta = (g @ Wd.T) * (a > 0)
     self.W_dec.grad[dead] += a.T @ g; self.W_enc.grad[dead] += delta.T @ z; self.b_enc.grad[dead] += delta.sum(0)
     if self.subtract_bias: self.b_dec.grad -= delta.sum(0) @ We
-    return self.dead_weight * float(left.square().sum() / len(z))
+    return self.dead_weight * _energy(left) / len(z)
 
 def _finish(self, z, y, out, code, parts, dead, **extra):
     if dead is not None and len(dead): parts["dead"] = self.revive(z, y - out, dead)
@@ -176,7 +183,7 @@ def _finish(self, z, y, out, code, parts, dead, **extra):
 
 Step.revive, Step.finish = _revive, _finish
 
-# %% ../../nbs/features/06_steps.ipynb #f20d91d7
+# %% ../../nbs/features/06_steps.ipynb #5447cbca
 class TopKStep(Step):
     "The k largest latents of each vector (Makhzani and Frey 2013; Gao et al. 2024)."
     name, revives = "topk", True
@@ -187,7 +194,7 @@ class TopKStep(Step):
     def sparse(self, x, z, y, dead):
         code = self.chosen(self.encoded(z)); out = code.times(self.W_dec).add_(self.b_dec); r = out - y; g = r * (2 / len(x))
         self.pull(z, g, code, _dots(code, g, self.W_dec))
-        return self.finish(z, y, out, code, {"error": float(r.square().sum() / len(x))}, dead)
+        return self.finish(z, y, out, code, {"error": _energy(r) / len(x)}, dead)
     def activation(self, n, out): return TopK(self.k)
 
 # %% ../../nbs/features/06_steps.ipynb #d7ebc197
@@ -207,7 +214,7 @@ class BatchTopKStep(Step):
     def activation(self, n, out): return BatchTopK(self.k, self.threshold / out)
 BatchTopKStep.sparse = TopKStep.sparse
 
-# %% ../../nbs/features/06_steps.ipynb #3b3b7f1b
+# %% ../../nbs/features/06_steps.ipynb #eb0d73cb
 class MatryoshkaStep(BatchTopKStep):
     "BatchTopK whose prefixes of latents (`widths`) each reconstruct."
     name = "matryoshka"
@@ -222,7 +229,7 @@ class MatryoshkaStep(BatchTopKStep):
         inner = [h * (2 * scale) for h in torch.stack(residuals).flip(0).cumsum(0).flip(0)]        # what a block's latents see
         pulls = [(b, g, _dots(b, g, self.W_dec)) for b, g in zip(blocks, inner)]
         self.pull_blocks(z, inner[0], pulls)
-        return self.finish(z, y, out, code, {"error": sum(float(r.square().sum()) for r in residuals) * scale}, dead)
+        return self.finish(z, y, out, code, {"error": sum(map(_energy, residuals)) * scale}, dead)
 
 def _pull_blocks(self, z, g, pulls):
     "Gradients from blocks of a code: (code, its g, d loss / d p)."
@@ -233,7 +240,7 @@ def _pull_blocks(self, z, g, pulls):
     self.b_dec.grad = g.sum(0) - (self.b_enc.grad @ self.W_enc if self.subtract_bias else 0)
 Step.pull_blocks = _pull_blocks
 
-# %% ../../nbs/features/06_steps.ipynb #c058a927
+# %% ../../nbs/features/06_steps.ipynb #658973c2
 class JumpReLUStep(Step):
     "A threshold for each latent, found by straight-through gradients; `target` latents are to fire on average."
     name, unit_rows, length = "jumprelu", False, 0.1
@@ -261,9 +268,9 @@ def _by_entry(self, p, flat, x, z, y, dead):
     out = code.times(self.W_dec).add_(self.b_dec); r = out - y; g = r * (2 / len(x)); delta = _dots(every, g, self.W_dec)
     penalty, q = self.count_pull(code.start.diff().to(p)); self.pull(z, g, code, delta[fires])
     self.theta.grad = torch.zeros_like(self.theta).index_add_(0, column[band], -(theta[band] * delta[band] + q[every.row[band]]) / self.bandwidth)
-    return self.finish(z, y, out, code, {"error": float(r.square().sum() / len(x)), "l0": penalty}, dead)
+    return self.finish(z, y, out, code, {"error": _energy(r) / len(x), "l0": penalty}, dead)
 
-# %% ../../nbs/features/06_steps.ipynb #0da75d00
+# %% ../../nbs/features/06_steps.ipynb #909daf60
 def _by_matrix(self, p, flat, x, z, y, dead):
     fires, band = p > self.theta, (p - self.theta).abs() < self.bandwidth / 2; f = p * fires
     out = f @ self.W_dec + self.b_dec; r = out - y; g = r * (2 / len(x)); delta = g @ self.W_dec.T
@@ -271,7 +278,7 @@ def _by_matrix(self, p, flat, x, z, y, dead):
     self.theta.grad = -((self.theta * delta + q[:, None]) * band).sum(0) / self.bandwidth
     delta = delta * fires; self.W_enc.grad, self.W_dec.grad, self.b_enc.grad = delta.T @ z, f.T @ g, delta.sum(0)
     self.b_dec.grad = g.sum(0) - (self.b_enc.grad @ self.W_enc if self.subtract_bias else 0)
-    parts = {"error": float(r.square().sum() / len(x)), "l0": penalty}
+    parts = {"error": _energy(r) / len(x), "l0": penalty}
     if dead is not None and len(dead): parts["dead"] = self.revive(z, y - out, dead)
     return Losses(parts, fires.sum(0))
 
