@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['STRONG', 'WEAK', 'WORLD_BARS', 'Bar', 'probe', 'measure', 'Recipe']
 
-# %% ../../nbs/zoo/02_recipe.ipynb #a05d900f
+# %% ../../nbs/zoo/02_recipe.ipynb #c8e34368
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from ..experiments.intervals import wilson
 from ..tasks import corpus
@@ -33,10 +34,14 @@ WORLD_BARS = [Bar("grammar", {}, .95), Bar("induction", {}, .95), Bar("ioi", {},
               *(Bar("mcq", dict(form=f, n_options=n), .9) for f in ("copy", "fact") for n in (2, 4)),
               Bar("twohop", dict(kind="one"), .95), Bar("twohop", dict(kind="composed"), .8), Bar("twohop", dict(kind="memorised"), .95), Bar("twohop", dict(kind="stated"), .95), Bar("chat", {}, .9)]
 
-# %% ../../nbs/zoo/02_recipe.ipynb #290212ef
+# %% ../../nbs/zoo/02_recipe.ipynb #8a0ee9aa
+@lru_cache(maxsize=128)             # models share bars, and finding the last of all items takes many draws
+def _held_out(task, options, seed): return make(task, n=None, seed=seed, **dict(options))
+
+
 def probe(bar, n=200, seed=7):
     "The held-out items of a bar: n, or all there are when there are fewer."
-    task = make(bar.task, n=None, seed=seed, **bar.options)
+    task = _held_out(bar.task, tuple(sorted(bar.options.items())), seed)
     return type(task)(task.name, task.items[:n], task.seed, task.split, task.options)
 
 
