@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import transformers as tf
 
 from workbench.attention.channel import channel, edit_channel, learn_shift, read_direction
 from workbench.attention.circuits import copying_score, eigenvalue_score, head_factors, layer_factors, ov_circuit, qk_circuit

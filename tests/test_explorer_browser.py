@@ -1,5 +1,5 @@
 """The attention explorer in a real Chromium: its page from `file://` without network, and alive in a real JupyterLab."""
-import os, re, subprocess, sys
+import re, subprocess, sys
 
 import nbformat
 import numpy as np
@@ -197,9 +197,9 @@ RUN_CELL = """async index => { const app = window.jupyterapp, nb = app.shell.cur
 
 
 def says(page, index, words):
-    "Run a cell until it prints the words: what is clicked travels to the kernel beside what is run."
-    for _ in range(40):
-        if words in (said := page.evaluate(RUN_CELL, index)): return True
+    "Run a cell until it prints the words, and give all it said: what is clicked travels to the kernel beside what is run."
+    for _ in range(60):
+        if words in (said := page.evaluate(RUN_CELL, index)): return said
         page.wait_for_timeout(200)
     raise AssertionError(said)
 

@@ -5,7 +5,7 @@ import torch
 from workbench.features.dictionary import Components, nonnegative_codes, random_dictionary
 from workbench.features.errors import FeatureError
 from workbench.features.formats import open_dictionary, save_dictionary
-from workbench.features.snmf import concept_scores, factor_step, feature_tree, neuron_groups, ranks_above, snmf, strongest, use_step
+from workbench.features.snmf import concept_scores, factor_step, feature_tree, neuron_groups, ranks_above, snmf, use_step
 
 torch.set_num_threads(1)
 

@@ -7,7 +7,7 @@ import torch
 
 from workbench.features.dictionary import Components, fit_pca, neurons, random_dictionary
 from workbench.features.errors import FeatureError
-from workbench.features.metrics import explained_variance, fidelity, loss_recovered, measure, ratio_interval
+from workbench.features.metrics import explained_variance, loss_recovered, measure, ratio_interval
 from workbench.features.superposition import Oracle, Superposition, cosines, matched, score_truth, zipf_rates
 
 

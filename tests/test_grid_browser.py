@@ -2,13 +2,12 @@
 import re
 
 import nbformat
-import numpy as np
 import pytest
 
 expect = pytest.importorskip("playwright.sync_api").expect
 
 from conftest import new_page, notebook, until
-from test_explorer_browser import RUN_CELL, choose, quiet
+from test_explorer_browser import choose, quiet, says
 from test_grid_widget import planted
 from workbench import load
 from workbench.tasks import make
@@ -142,14 +141,6 @@ w"""
 RERUN = """before, last = w.line().rsplit("; ", 1)
 exec(before); again = eval(last)
 print(w.line()); print("difference", "small" if abs(again - float(w.result.recovery.sel(site="resid_pre", layer=1, pos=10).mean())) < 1e-4 else "large")"""
-
-
-def says(page, index, words):
-    "Run a cell until it prints the words, and give all it said: what is clicked travels to the kernel beside what is run."
-    for _ in range(60):
-        if words in (said := page.evaluate(RUN_CELL, index)): return said
-        page.wait_for_timeout(200)
-    raise AssertionError(said)
 
 
 def test_the_grid_is_driven_in_jupyterlab(lab):

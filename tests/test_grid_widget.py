@@ -1,5 +1,5 @@
 """The patching grid without a browser: what is shown is what the engine computed, what is refused, what a copied line gives, filling and stopping, pages and pictures."""
-import json, os, re, subprocess, threading, time
+import json, os, re, subprocess, time
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ import xarray as xr
 from conftest import ROOT
 from test_front_end import node
 from workbench import load
-from workbench.lm.edits import add, apply, patch as write
+from workbench.lm.edits import apply, patch as write
 from workbench.lm.errors import WorkbenchError
 from workbench.lm.sites import Site
 from workbench.lm.specimens import build
@@ -19,7 +19,7 @@ from workbench.tasks import make
 from workbench.widgets import AttentionExplorer, PatchingGrid, Selection, WidgetError
 from workbench.widgets.base import css, esm, files_of, static
 from workbench.widgets.packing import unpack
-from workbench.widgets.patching_data import COMPUTED, KNOWN, NOWHERE, PENDING, PREVIEW, UNDEFINED, Grid, PatchingData
+from workbench.widgets.patching_data import COMPUTED, KNOWN, NOWHERE, PENDING, PREVIEW, UNDEFINED
 from workbench.widgets.patching_picture import scale_end
 
 CLEAN, TWIN = "When Mary and John went to the store, John gave a drink to", "When Mary and John went to the store, Mary gave a drink to"

@@ -1,5 +1,5 @@
 """The package as others get it: what it asks for, what it imports, what a wheel holds, and that a wheel can make a report."""
-import json, os, re, shutil, subprocess, sys, venv, zipfile
+import os, re, shutil, subprocess, sys, venv, zipfile
 from importlib import metadata
 from pathlib import Path
 

@@ -1,7 +1,6 @@
 "Attribution patching against finite differences: a small step of each cell towards the other run, in plain forward passes, on grouped heads, encoders and decoders."
 import numpy as np
 import pytest
-import torch
 
 from test_patching_engine import opened, twins
 from workbench.lm.edits import add

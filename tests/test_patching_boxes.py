@@ -1,7 +1,6 @@
 """A base and a tuned model: activations and weights of one in the other, learned masks, causal graphs; against plain hooks, planted differences, known edges and untrained controls."""
 import copy
 import re
-from itertools import combinations
 
 import numpy as np
 import pytest

@@ -14,7 +14,7 @@ from workbench.lm.load import load
 from workbench.lm.sites import Site
 from workbench.patching.acdc import Damage, acdc, at_size, discover, edge_effects, edge_scores
 from workbench.patching.attribution import attribution_patch, compare, worst
-from workbench.patching.eap import METHODS, Slopes, edge_attribution
+from workbench.patching.eap import Slopes, edge_attribution
 from workbench.patching.edges import EdgeRuns, HeadShares, Record
 from workbench.patching.errors import PatchError
 from workbench.patching.graph import Graph

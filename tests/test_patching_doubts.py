@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from test_patching_engine import opened, swept, twins
-from workbench.lm.edits import mean, patch as put_value, resample, scale
+from workbench.lm.edits import patch as put_value, resample, scale
 from workbench.lm.errors import WorkbenchError
 from workbench.lm.sites import Site
 from workbench.lm.specimens import MASKED

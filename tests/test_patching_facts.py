@@ -12,7 +12,7 @@ from workbench.patching.causal_trace import causal_trace, corrupted, restored, t
 from workbench.patching.head_attribution import best_scaling, by_group, head_attribution, ranked_heads, scale_head
 from workbench.patching.mediation import EFFECTS, features, heads, mediation, neurons, subspace, sublayer
 from workbench.patching.output_nodes import output_nodes
-from workbench.patching.pairs import Pairs, plain
+from workbench.patching.pairs import Pairs
 from workbench.patching.patch import patch as patch_grid
 from workbench.tasks.catalogue import make
 from workbench.tasks.world import TIER

@@ -1,5 +1,4 @@
 """Graph, masked runs, path patching and circuit scores, against slow second implementations, axioms and files made elsewhere."""
-import json
 
 import numpy as np
 import pytest

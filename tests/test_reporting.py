@@ -7,7 +7,7 @@ import pytest
 
 from workbench.lm.errors import WorkbenchError
 from workbench.reporting.catalogue import describe, names
-from workbench.reporting.params import Misfit, fit, from_text, kind_of, read_params, settle
+from workbench.reporting.params import Misfit, fit, read_params, settle
 from workbench.reporting.run import ReportFailed, open_run, run, runs
 
 from conftest import WORKBENCH, notebook

@@ -1,5 +1,4 @@
 """What is measured: groups of jobs that run side by side, each group one list of rows."""
-import json
 import random
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import grid
 import memory
 import pages
 import previews
-from shapes import SHAPES, ids
+from shapes import ids
 from timing import clock, scattered, summary, take_turns
 
 REFERENCE = "transformers"

@@ -21,7 +21,6 @@ def _digits(table, base=10):
 
 def successor_figure(lm, layer: int, head: int, table, width: int = 640):
     "The head over the numbers (left) and the outcome of `table` from `digit_arithmetic` over numbers (right)."
-    import plotly.graph_objects as go
     from plotly.subplots import make_subplots
     s = next(s for s in ordinals(lm) if s.name == "number"); word = [s.words[int(i)] for i in said(lm, layer, head, start_states(lm, s.ids, layer), s.ids)]
     fig = make_subplots(1, 2, subplot_titles=[f"layer {layer}, head {head}: what it says", "after the last digit was replaced"], horizontal_spacing=.14)

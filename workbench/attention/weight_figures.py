@@ -8,7 +8,7 @@ __all__ = ['COLOURS', 'edges_of', 'composition_figure', 'items_figure']
 # %% ../../nbs/attention/21_weight_figures.ipynb #69743a58
 import numpy as np
 
-from .composition import KINDS, strongest
+from .composition import strongest
 from .patterns import AttentionError
 
 # %% ../../nbs/attention/21_weight_figures.ipynb #a7078d8a

@@ -9,7 +9,7 @@ __all__ = ['lens_figure', 'dla_figure', 'race_figure']
 import numpy as np
 
 from ..lm.errors import WorkbenchError
-from ..lm.results import SEQUENTIAL, plot, token_labels
+from ..lm.results import token_labels
 
 # %% ../../nbs/lens/05_figures.ipynb #24fd65aa
 def _one(x, prompt):

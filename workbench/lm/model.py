@@ -99,15 +99,16 @@ def _tokens(self, prompts, side: str = "right", check: bool = True, reply: bool 
     return batch if batch.ids.device == self.device else batch.to(self.device)
 
 def _decoder_tokens(self, targets, n: int) -> TokenBatch:
-    "The decoder's input: its start token, then the target text or ids, for each of `n` prompts."
+    "The decoder's input: its start token, then the target text or ids, for each of `n` prompts. A batch is such an input already."
     start = self.config.decoder_start_token_id
     if start is None: raise TokenError(f"{self.id} has no decoder_start_token_id in its configuration; set model.config.decoder_start_token_id.")
-    if targets is None: rows = [[]] * n
+    if isinstance(targets, TokenBatch): rows = targets.ids
+    elif targets is None: rows = [[]] * n
     else:
         given = [targets] if isinstance(targets, str) else targets
         rows = [self.tokenizer(t, add_special_tokens=False)["input_ids"] if isinstance(t, str) else [int(i) for i in t] for t in given]
     if len(rows) != n: raise TokenError(f"{n} prompts and {len(rows)} targets: give one target text for each prompt.")
-    return self.tokens([[start, *r] for r in rows])
+    return targets if isinstance(targets, TokenBatch) else self.tokens([[start, *r] for r in rows])
 
 def _weight(self, which: str, layer: int, stack: str | None = None, cross: bool = False):
     "`W_Q W_K W_V` (head, d_model, d_head) or `W_O` (head, d_head, d_model); K and V per K/V head. A view."

@@ -12,7 +12,7 @@ import torch
 
 from ..lm.attention import Prefix
 from ..lm.edits import Edit
-from ..lm.sites import KINDS, Site
+from ..lm.sites import Site
 from ..lm.taps import named
 from .errors import PatchError
 

@@ -19,7 +19,6 @@ from ..lm.sites import Site
 from ..lm.taps import tapping
 from .cells import Cells, Slices, Whole
 from .errors import PatchError
-from .measures import measure
 from .pairs import Pairs, plain
 from .patch import base_of
 from .sources import targets_of

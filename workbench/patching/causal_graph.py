@@ -18,6 +18,7 @@ from ..experiments.intervals import wilson
 from ..experiments.paired import mean_interval
 from ..lm.edits import Edit, patch
 from ..lm.errors import nearest
+from ..lm.metrics import LEAST
 from ..lm.results import package_version
 from ..lm.sites import Site
 from .edges import EdgeRuns
@@ -84,7 +85,7 @@ def causal_graph(
     if pairs.answer_ids is None or pairs.foil_ids is None: raise PatchError("A causal graph is measured by the logit difference: give a task, or prompts with answers= and foils=.")
     runs = EdgeRuns(lm, pairs, ablation, "noising", seed=seed, budget=budget); graph = runs.graph; where = graph.allowed.nonzero().tolist(); base = difference(pairs, runs.base)
     gap = float(np.abs(base - (difference(pairs, runs.other) if runs.other is not None else 0)).mean())
-    if gap < 1e-3: raise PatchError("The logit difference is 0 on all prompts of this model: there is nothing whose path could be looked for.")
+    if gap < LEAST: raise PatchError("The logit difference is 0 on all prompts of this model: there is nothing whose path could be looked for.")
     effect = np.zeros((len(pairs), *graph.allowed.shape))
     for first in range(0, len(where), 64):
         some = where[first:first + 64]; keep = graph.allowed.repeat(len(some), 1, 1)

@@ -7,7 +7,7 @@ __all__ = ['SITES', 'CORRUPTIONS', 'METRICS', 'PLACES', 'window_layers', 'subjec
            'corrupted', 'restored', 'causal_trace', 'trace_profile']
 
 # %% ../../nbs/patching/40_causal_trace.ipynb #294ce860
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch

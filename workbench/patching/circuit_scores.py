@@ -15,6 +15,7 @@ import torch
 import xarray as xr
 
 from ..lm.edits import Edit
+from ..lm.metrics import LEAST
 from ..lm.results import package_version
 from ..lm.sites import Site
 from .cells import places
@@ -163,9 +164,9 @@ NodeRuns.logits, NodeRuns.mask, NodeRuns.F = _logits, _mask, _f
 
 # %% ../../nbs/patching/15_circuit_scores.ipynb #ac5be9d3
 def ratio_interval(top, bottom, level=.95, n_resamples=2000, seed=0) -> tuple:
-    "`(estimate, low, high)` of mean(top) / mean(bottom) over prompts, `top` (..., prompt), `bottom` (prompt,): percentile bootstrap that draws prompts. NaN where the bottom is within 1e-3 of 0."
+    "`(estimate, low, high)` of mean(top) / mean(bottom) over prompts, `top` (..., prompt), `bottom` (prompt,): percentile bootstrap that draws prompts. NaN where the bottom is within `LEAST` of 0."
     top, bottom = np.asarray(top, float), np.asarray(bottom, float); n = len(bottom)
-    if n < 2 or abs(bottom.mean()) < 1e-3: return tuple(np.full(top.shape[:-1], np.nan) for _ in range(3))
+    if n < 2 or abs(bottom.mean()) < LEAST: return tuple(np.full(top.shape[:-1], np.nan) for _ in range(3))
     w = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), n_resamples) / n
     draws = np.moveaxis(top @ w.T, -1, 0) / (w @ bottom).reshape(-1, *[1] * (top.ndim - 1))
     return top.mean(-1) / bottom.mean(), *np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
@@ -297,7 +298,7 @@ def cpr_cmd(
     graph, at, shares = runs.graph, torch.arange(len(runs.pairs)), sizes(shares); rng = np.random.default_rng(seed)
     m = measure(metric, runs.pairs, runs.base if runs.sides[0] == "clean" else runs.other); value = lambda z: m(z, at).cpu().numpy()
     whole, empty = value(runs.base), value(runs.logits(torch.zeros_like(graph.allowed)))
-    if abs(float((whole - empty).mean())) < 1e-3: raise PatchError(f"Cutting every edge changes {m.name} by {float((whole - empty).mean()):.1g}: there is nothing to be faithful to. Choose twins or an ablation that change the answer.")
+    if abs(float((whole - empty).mean())) < LEAST: raise PatchError(f"Cutting every edge changes {m.name} by {float((whole - empty).mean()):.1g}: there is nothing to be faithful to. Choose twins or an ablation that change the answer.")
     rank = lambda s: _masks(graph, s, shares, absolute, prune)
     curve = lambda masks: np.stack([value(z) for z in runs.logits(masks)]) - empty
     masks = rank(scores); f, low, high = ratio_interval(curve(masks), whole - empty, level, seed=seed)

@@ -21,7 +21,7 @@ from .above import Above, place
 from .das_maps import Coupled, Rotation
 from .errors import PatchError
 from .illusion import KINDS, WORDS
-from ..tasks.ioi import FAMILY, NAMES, TEMPLATES
+from ..tasks.ioi import NAMES, TEMPLATES
 from ..tasks.task import Item, token_at
 from ..tasks.world import GIFTS, PLACES, fill
 

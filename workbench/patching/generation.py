@@ -15,7 +15,6 @@ import xarray as xr
 from ..lm.edits import Edit, EditError, as_site
 from ..lm.results import result
 from ..lm.taps import expand
-from ..lm.tokens import token_str
 from .cells import places
 from .errors import PatchError
 from .pairs import Pairs

@@ -14,6 +14,7 @@ import xarray as xr
 
 from ..experiments.intervals import bootstrap
 from ..lm.edits import Edit, as_site
+from ..lm.metrics import LEAST
 from ..lm.results import package_version
 from ..lm.sites import Site
 from ..lm.taps import expand
@@ -142,7 +143,7 @@ def _mediated(lm, pairs, mediators, values, attrs):
     if len(pairs) > 1: stats[..., known] = np.stack(bootstrap(np.moveaxis(values[:, known], -1, 0), level=attrs["level"], seed=attrs["seed"]))
     else: stats[0] = values[..., 0]
     total = float(values[0, 0].mean()); why = {}
-    if abs(total) < 1e-3: why = dict(undefined=f"the mean total effect is {total:.2g}, so no share of it is mediated: choose twins that change the answer")
+    if abs(total) < LEAST: why = dict(undefined=f"the mean total effect is {total:.2g}, so no share of it is mediated: choose twins that change the answer")
     data = dict(value=(("mediator", "effect", "prompt"), values), mediated=("mediator", stats[0, :, 1] / (np.nan if why else total)), **{k: (("mediator", "effect"), x) for k, x in zip(("mean", "low", "high"), stats)})
     about = {k: pairs.about.get(k, "") for k in ("task", "split")}
     return xr.Dataset(data, dict(mediator=[m.name for m in mediators], effect=list(EFFECTS), prompt=range(len(pairs))),

@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 
 from ..lens.dla import direct_logit_attribution
+from ..lm.metrics import LEAST
 from ..lm.results import package_version
 from .errors import PatchError
 from .measures import measure
@@ -70,7 +71,7 @@ def output_nodes(
     pairs = Pairs.of(lm, task); other = pairs if held is None else Pairs.of(lm, held); nodes, effects = final_nodes(lm), direct_effects(lm, pairs, batch).mean(0)
     order = np.argsort(-effects, kind="stable"); sets = [[nodes[i] for i in order[:k + 1]] for k in range(len(nodes))]
     values, ends = carried(lm, pairs, sets, batch); gap = float((ends[0] - ends[1]).mean())
-    if abs(gap) < 1e-3: raise PatchError(f"Clean prompts and twins differ by {gap:.2g} logits on average: there is nothing that a node could carry.")
+    if abs(gap) < LEAST: raise PatchError(f"Clean prompts and twins differ by {gap:.2g} logits on average: there is nothing that a node could carry.")
     enough = np.flatnonzero(_shares(values, ends)[0] >= share); size = int(enough[0]) + 1 if len(enough) else 0
     restored, removed = _shares(*(carried(lm, other, sets, batch) if held is not None else (values, ends)))
     return _measured(lm, other, nodes, order, effects, restored, removed, size, share, draws, seed, batch).assign_attrs(chosen_on=pairs.about.get("split", ""), gap=gap)

@@ -23,7 +23,7 @@ from .cells import Cells, Slices, Whole
 from .errors import PatchError
 from .measures import unit_of, wide
 from .pairs import Pairs, plain
-from .sources import partners
+from .sources import partners, targets_of
 from .sweep import Rows, Sweep
 
 # %% ../../nbs/patching/07_patch.ipynb #23396512
@@ -87,15 +87,10 @@ def cell_edits(sweep: Sweep, cells: list, rows) -> tuple:
         each = np.ones(len(rows), dtype=int); edits += sweep.edits(o, Rows(np.arange(len(rows)), s * each, l * each, u * each, p * each))
     return o.batch, edits
 
-def _decoded(sweep, rows):
-    "What the decoder reads in these prompts, without its start token; None where there is no decoder."
-    given = sweep.pairs.targets
-    return None if given is None else [given.ids[r][given.mask[r].bool()][1:].tolist() for r in rows]
-
 def patched_logits(sweep: Sweep, cells: list, rows) -> torch.Tensor:
     "Logits (prompt, vocab) where the answer is read, with all of `cells` patched together, in one full forward pass."
     batch, edits = cell_edits(sweep, cells, rows)
-    return wide(sweep.lm.run(batch, edits=edits, targets=_decoded(sweep, sweep.pairs.clean.rows(rows))).last_logits)
+    return wide(sweep.lm.run(batch, edits=edits, targets=targets_of(sweep.pairs, sweep.pairs.clean.rows(rows))).last_logits)
 
 # %% ../../nbs/patching/07_patch.ipynb #596e6b24
 def _reference_edit(sweep, i, s, l, u, p):
@@ -104,9 +99,9 @@ def _reference_edit(sweep, i, s, l, u, p):
     if sweep.placebo or not (isinstance(part, Whole) or isinstance(part, Slices) and part.dim != "neuron"): return None
     at = site.at(layer=sweep.cells.layers[l], pos=sweep.cells.reached([i])[0, p].nonzero().ravel().tolist(), **({"head": part.labels[u]} if part.dim else {})); whole = replace(at, pos=None, head=None)
     if sweep.ablation == "zero": return zero(at)
-    if sweep.ablation == "mean": return mean(at, sweep.lm.run(sweep.pairs.clean, keep=[whole], targets=_decoded(sweep, range(len(sweep.pairs)))))
+    if sweep.ablation == "mean": return mean(at, sweep.lm.run(sweep.pairs.clean, keep=[whole], targets=sweep.pairs.targets))
     other = int(partners(sweep.pairs, sweep.seed)[i]) if sweep.ablation == "resample" else i; side = "clean" if sweep.ablation == "resample" else sweep.source_side
-    return put_value(at, sweep.lm.run(plain(sweep.pairs.side(side), [other]), keep=[whole], targets=_decoded(sweep, [other])))
+    return put_value(at, sweep.lm.run(plain(sweep.pairs.side(side), [other]), keep=[whole], targets=targets_of(sweep.pairs, [other])))
 
 def _count(k):
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1: raise PatchError(f"verify_cells={k!r}: give how many cells to run again, 1 or more.")
@@ -119,7 +114,7 @@ def verify(sweep: Sweep, k: int, seed: int = 0) -> dict:
     for i, *at in picks.tolist():
         edit = _reference_edit(sweep, i, *at); batch = plain(sweep.pairs.side(sweep.base_side), [i]); own += edit is None
         edits = [edit] if edit is not None else sweep.edits(sweep.open([i]), Rows(np.zeros(1, int), *(np.array([x]) for x in at)))
-        run = sweep.lm.run(batch, edits=edits, targets=_decoded(sweep, [i]))
+        run = sweep.lm.run(batch, edits=edits, targets=targets_of(sweep.pairs, [i]))
         worst = max(worst, abs(float(sweep.measures[0](wide(run.last_logits), torch.tensor([i]))[0]) - sweep.values[sweep.metric][(i, *at)]))
     return dict(verified=len(picks), largest_difference=float(worst), verified_by=f"full passes, {'the ordinary edits of lm' if not own else 'the edits of the sweep'}")
 

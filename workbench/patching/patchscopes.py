@@ -62,7 +62,9 @@ def copies(lm, words, into=None) -> float:
     return float((lm.run(rows).last_logits.argmax(-1) == ids).double().mean())
 
 # %% ../../nbs/patching/50_patchscopes.ipynb #b24db563
-def state_names(lm) -> list: return ["embed", *map(str, range(lm.n_layers))]
+def state_names(lm) -> list:
+    "What the states between the layers are called: 'embed', then the layer that each comes out of."
+    return ["embed", *map(str, range(lm.n_layers))]
 
 
 def _source_positions(lm, prompts, at):

@@ -26,7 +26,7 @@ def last_logits(lm, batch, keep=(), targets=None, grows=True):
     if grows:
         snap = lm.snapshot(batch, keep, logits_at=[-1], exact=False)
         return snap, wide(snap.run.logits_tensor[:, 0])
-    run = lm.run(batch, keep=keep, targets=None if targets is None else [t[1:] for t in targets.ids.tolist()])
+    run = lm.run(batch, keep=keep, targets=targets)
     return run, wide(run.last_logits)
 
 def sides(direction, ablation) -> tuple:

@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 
 from ..experiments.paired import mean_interval
+from ..lm.metrics import LEAST
 from ..lm.results import package_version
 from .above import Above, place, positions_of
 from .errors import PatchError
@@ -49,7 +50,7 @@ class Sides:
         rows = torch.arange(len(logits)) if rows is None else rows; at = torch.arange(len(logits), device=logits.device)
         return (logits[at, self.pairs.answer_ids.to(logits.device)[rows]] - logits[at, self.pairs.foil_ids.to(logits.device)[rows]]).double()
 
-    def recovery(self, value, rows=None, least=1e-3):
+    def recovery(self, value, rows=None, least=LEAST):
         "0 the corrupted run, 1 the clean one; NaN where the two hardly differ."
         clean, corrupt = (self.clean, self.corrupt) if rows is None else (self.clean[rows], self.corrupt[rows]); gap = clean - corrupt
         return torch.where(gap.abs() < least, torch.nan, (value - corrupt) / gap)

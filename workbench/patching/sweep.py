@@ -50,13 +50,13 @@ def sees(lm) -> tuple:
     return _SEEN[lm]
 
 def exactness(lm) -> tuple:
-    "`(grows, sentence)`: whether the growing batch is exact for this model, and why or why not."
+    "`(grows, alone, sentence)`: whether the growing batch is exact for this model, whether each row needs a pass of its own, and why."
     half = "" if lm.dtype in (torch.float32, torch.float64) else f"; in {str(lm.dtype).replace('torch.', '')} values depend on the batch by rounding"
-    if lm.kind != "causal": return False, f"full passes: {lm.id} is {lm.kind}, and earlier positions see later ones" + half
-    if lm.standing_edits: return False, "full passes: the model is being edited, and the edits are made in each pass" + half
+    if lm.kind != "causal": return False, False, f"full passes: {lm.id} is {lm.kind}, and earlier positions see later ones" + half
+    if lm.standing_edits: return False, False, "full passes: the model is being edited, and the edits are made in each pass" + half
     back, across = sees(lm)
-    if back or across: return False, f"full passes{', one row at a time' if across else ''}: {lm.id} calls itself causal, but " + ("earlier positions see later ones" if back else "rows see each other") + half
-    return True, "growing batch: causal attention, rows independent, answer read at the last position" + half
+    if back or across: return False, across, f"full passes{', one row at a time' if across else ''}: {lm.id} calls itself causal, but " + ("earlier positions see later ones" if back else "rows see each other") + half
+    return True, False, "growing batch: causal attention, rows independent, answer read at the last position" + half
 
 @dataclass(frozen=True)
 class Plan:
@@ -140,9 +140,8 @@ def _climb(self, o, rows, start):
 
 def _full(self, o, rows):
     "Last logits (row, vocab) of rows in full passes, one batch."
-    who = rows.prompt.tolist(); targets = targets_of(self.pairs, o.prompts[who].tolist())
-    run = self.lm.run(o.batch[who], edits=self.edits(o, rows), targets=None if targets is None else [t[1:] for t in targets.ids.tolist()])
-    return wide(run.last_logits)
+    who = rows.prompt.tolist()
+    return wide(self.lm.run(o.batch[who], edits=self.edits(o, rows), targets=targets_of(self.pairs, o.prompts[who].tolist())).last_logits)
 
 # %% ../../nbs/patching/06_sweep.ipynb #0ca0cede
 class Sweep:
@@ -155,9 +154,9 @@ class Sweep:
         if ablation == "patch": pairs.side("corrupt")
         self._standing = tuple(lm.standing_edits)
         if odd := [e for e in self._standing if e.kind in ("patch", "resample")]: raise PatchError(f"The model is being edited by '{odd[0]}', which holds a value for each prompt of its own batch, and a sweep makes other batches: use add, scale, zero, project or apply, or patch without the standing edit.")
-        self.grows, self.exactness = exactness(lm); asked = [metrics] if isinstance(metrics, str) or callable(metrics) else list(metrics)
-        self._reference = torch.zeros(len(pairs), lm.d_vocab) if "kl" in asked else None      # the clean run's logits
-        self.measures = measures(asked, pairs, self._reference)
+        self.grows, self.alone, self.exactness = exactness(lm)
+        reference = torch.zeros(len(pairs), lm.d_vocab); self.measures = measures(metrics, pairs, reference)
+        self._reference = reference if any(m.name == "kl" for m in self.measures) else None      # the clean run's logits
         self._vocab = None if any(m.ids is None for m in self.measures) else torch.cat([m.ids for m in self.measures]).unique()
         self.values = {m.name: np.full((len(pairs), *cells.shape), np.nan) for m in self.measures}
         self.ends = {side: {m.name: np.full(len(pairs), np.nan) for m in self.measures} for side in ("clean", "corrupt")}
@@ -247,7 +246,7 @@ def _chunks(self, rows, first, n):
     out = []
     for start, at in (windows(first, depth, n) if self.grows else [(0, np.arange(len(rows)))]):
         at = at[np.lexsort((rows.place[at], rows.layer[at]))]; most = max(1, int(self.memory / _row_bytes(self, n, n - start)))
-        if not self.grows and "one row" in self.exactness: most = 1
+        if self.alone: most = 1
         parts = -(-len(at) // most); out += [(start, rows[part]) for part in np.array_split(at, parts)]
     return out
 
@@ -271,7 +270,7 @@ def _opening(self, n):
 
 def _agenda(self):
     "What is to be done, prompts of one length at a time: `(prompts, tokens, stages)`, a stage is `(cells without effect, [(start, rows, forward passes)])`."
-    for some in self.pairs.groups(1 if "one row" in self.exactness else self.most):
+    for some in self.pairs.groups(1 if self.alone else self.most):
         n = int(self.pairs.clean.lengths[some[0]]); reached, first = self._reach(some, n), self._first(some); stages = []
         for layers in _stages(self):
             live, starts, flat = _rows_of(self, some, reached, first, layers)
@@ -338,7 +337,7 @@ def _stepping(self):
     total = sum(opening + sum(work for _, chunks in stages for *_, work in chunks) for _, opening, stages in _jobs(self)); done = spent = 0.; began = time.perf_counter()
     def progress(fresh):
         nonlocal spent
-        spent += time.perf_counter() - began; self.seconds += time.perf_counter() - began
+        took = time.perf_counter() - began; spent += took; self.seconds += took
         return Progress(done, total, spent / max(done, 1e-9) * max(total - done, 0), fresh)
     for some, opening, stages in _jobs(self):
         if self.stopped: return

@@ -20,7 +20,6 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
-from .result import MIME as RESULT
 
 # %% ../../nbs/reporting/06_page.ipynb #146208c6
 def script_data(value) -> str:
@@ -133,6 +132,7 @@ def output_html(output: dict, parts: Parts) -> str:
 # %% ../../nbs/reporting/06_page.ipynb #a27f668e
 @lru_cache
 def markdown_parser():
+    "Markdown with tables, strikethrough, footnotes and bare addresses; made once."
     return mistune.create_markdown(escape=False, plugins=["table", "strikethrough", "footnotes", "url"])
 
 def markdown_html(text: str) -> str:

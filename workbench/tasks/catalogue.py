@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['FAMILIES', 'ALL', 'names', 'family', 'check', 'distinct', 'make']
 
-# %% ../../nbs/tasks/11_catalogue.ipynb #e76e001c
+# %% ../../nbs/tasks/11_catalogue.ipynb #0995c2c4
 import random
 
 from ..lm.errors import nearest
-from . import boxes, capitals, chat, docs, grammar, hearsay, induction, ioi, laundry, mcq, ordinals, refusals, successors, twohop
-from .task import Task, TaskError, until
+from . import boxes, capitals, chat, docs, entities, grammar, hearsay, induction, ioi, items, laundry, mcq, opinions, ordinals, refusals, rude, successors, twohop
+from .task import Task, TaskError
 
-# %% ../../nbs/tasks/11_catalogue.ipynb #3f35565f
+# %% ../../nbs/tasks/11_catalogue.ipynb #677f1f4a
 FAMILIES = {f.name: f for f in (grammar.FAMILY, induction.FAMILY, ioi.FAMILY, successors.FAMILY, capitals.FAMILY, capitals.CONFLICTS,
-                                laundry.FAMILY, mcq.FAMILY, twohop.FAMILY, chat.FAMILY, docs.FAMILY, refusals.FAMILY, ordinals.FAMILY, boxes.FAMILY, hearsay.HEARSAY, hearsay.INTENT)}
+                                laundry.FAMILY, mcq.FAMILY, twohop.FAMILY, chat.FAMILY, docs.FAMILY, refusals.FAMILY, ordinals.FAMILY, boxes.FAMILY, hearsay.HEARSAY, hearsay.INTENT,
+                                entities.FAMILY, items.FAMILY, opinions.DEEP, opinions.SHALLOW, rude.FAMILY)}
 
 
 def names():

@@ -7,7 +7,6 @@ __all__ = ['SHARES', 'FIRST_LAUNDRY', 'ROW', 'WORLD', 'row', 'rows', 'staged', '
 
 # %% ../../nbs/tasks/12_corpus.ipynb #2e303a89
 import random
-from collections import Counter
 
 from .catalogue import FAMILIES
 from .induction import WORDS

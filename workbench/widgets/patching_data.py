@@ -16,12 +16,13 @@ import torch
 import xarray as xr
 
 from ..experiments.paired import mean_interval
+from ..lm.metrics import recovery
 from ..lm.sites import parse
 from ..lm.tokens import token_str
 from ..patching.cells import Cells
 from ..patching.measures import METRICS
 from ..patching.pairs import Pairs, plain
-from ..patching.patch import LEAST, base_of, patched_logits
+from ..patching.patch import base_of, patched_logits
 from ..patching.sources import last_logits, targets_of
 from ..patching.sweep import Sweep
 from .base import WidgetError
@@ -279,8 +280,8 @@ def joint(sweep: Sweep, cells: list) -> Joint:
     read = {side: {m.name: m(z, every).numpy() for m in sweep.measures} for side, z in logits.items()}
     values, base = read["patched"], read[sweep.base_side]
     if sweep.pairs.corrupt is not None:
-        first = sweep.metric; gap = read["clean"][first] - read["corrupt"][first]; gap = np.where(np.abs(gap) < LEAST, np.nan, gap)
-        values, base = ({**v, "recovery": (v[first] - read["corrupt"][first]) / gap} for v in (values, base))
+        clean, corrupt = (read[s][sweep.metric] for s in ("clean", "corrupt"))
+        values, base = ({**v, "recovery": recovery(v[sweep.metric], clean, corrupt).values} for v in (values, base))
     return Joint(values, base, logits)
 
 def patch_cells(lm, pairs, cells: list, metrics=("logit_difference",), direction=None, ablation="patch", positions=None, seed=0) -> Joint:

@@ -8,10 +8,8 @@ __all__ = ['SITES', 'PUSH', 'CHUNK', 'HELD', 'TOLD', 'PAGE_BYTES', 'FROM', 'Patc
 
 # %% ../../nbs/widgets/09_patching_grid.ipynb #b36e74b1
 import time
-from collections import OrderedDict
 
 import numpy as np
-import torch
 import traitlets as t
 
 from ..experiments.paired import mean_interval
@@ -28,7 +26,7 @@ from ..tasks.task import Task
 from .attention_explorer import AttentionExplorer
 from .base import Selection, Widget, WidgetError, mode
 from .packing import pack
-from .patching_data import KNOWN, NOWHERE, PENDING, Grid, PatchingData, describe, next_tokens, patch_cells, unit_dim
+from .patching_data import KNOWN, PENDING, Grid, PatchingData, describe, next_tokens, patch_cells, unit_dim
 from .patching_picture import patching_figure, scale_end
 from .tokens import display_token, shorten
 from .work import Worker

@@ -34,10 +34,14 @@ LENGTH = 14                       # tokens of every prompt, <bos> included
 AT = dict(mode=1, asked=2, colon=3, last_key=10, question=12, end=13)
 
 
-def words(): return [*KEYS, *SPELLINGS, *MODES, ":", "?", "="]
+def words() -> list:
+    "The vocabulary, the special tokens aside."
+    return [*KEYS, *SPELLINGS, *MODES, ":", "?", "="]
 
 
-def text_of(mode, asked, keys, values): return f"{mode} {asked} : " + " ".join(f"{k} {v}" for k, v in zip(keys, values)) + " ? ="
+def text_of(mode, asked, keys, values) -> str:
+    "A prompt: what to do, the key asked for, then keys with their values."
+    return f"{mode} {asked} : " + " ".join(f"{k} {v}" for k, v in zip(keys, values)) + " ? ="
 
 
 def answer_of(mode, asked, keys, values):
