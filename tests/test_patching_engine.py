@@ -160,6 +160,19 @@ def test_features_and_directions_of_a_full_basis_are_the_whole_state():
     assert np.isclose(float(joint[0, 11] - joint[0, 13]), whole.logit_difference.item(), atol=1e-5)
 
 
+def test_a_feature_of_normalised_vectors_is_written_at_their_own_length():
+    from workbench.features.dictionary import Sae
+    from workbench.lm.edits import apply
+    lm = opened("gpt2"); pairs = twins(lm, (8,)); g = torch.Generator().manual_seed(3); W = torch.randn(32, 16, generator=g)
+    sae = Sae(W, None, W.T.contiguous(), torch.randn(32, generator=g), subtract_bias=False, normalise="layer_norm")
+    grid = patch(lm, pairs, "mlp_out", "layer feature", layers=[1], positions=[-1], features=(sae, [4, 7])).logit_difference.values.ravel()
+    own, other = (lm.run(side, keep="mlp_out.1").tensor("mlp_out.1")[:, -1] for side in (pairs.corrupt, pairs.clean)); f, h = sae.encode(own), sae.encode(other)
+    for value, i in zip(grid, (4, 7)):
+        x = own + own.std(-1, keepdim=True) * (h - f)[:, i, None] * sae.W_dec[i]
+        z = lm.run(pairs.corrupt, edits=[apply("mlp_out.1", lambda v: torch.cat([v[:, :-1], x[:, None]], 1))]).last_logits
+        assert abs(value - float(z[0, 11] - z[0, 13])) < 1e-5 and float((h - f)[0, i].abs()) > 1e-3
+
+
 def test_a_joint_patch_of_everything_is_the_other_run():
     lm = opened("llama"); pairs = twins(lm, (8, 8)); sweep = Sweep(lm, pairs, Cells.of(lm, pairs))
     clean = lm.run(pairs.clean).last_logits; joint = patched_logits(sweep, [dict(layer=0, pos=p) for p in range(8)], [0, 1])

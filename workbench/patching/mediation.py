@@ -18,8 +18,9 @@ from ..lm.metrics import LEAST
 from ..lm.results import package_version
 from ..lm.sites import Site
 from ..lm.taps import expand
+from .cells import rewritten
 from .errors import PatchError
-from .measures import measure
+from .measures import measure, wide
 from .pairs import Pairs
 
 # %% ../../nbs/patching/41_mediation.ipynb #22e8931b
@@ -73,9 +74,9 @@ def features(site, layer: int, dictionary, which) -> Mediator:
     "Features of a dictionary with `encode` and `decode`; what it does not explain stays."
     which = [int(i) for i in ([which] if isinstance(which, int) else which)]
     def put(old, new):
-        own, flat = dictionary.encode(old.flatten(0, -2)), new.flatten(0, -2)
-        moved = own.clone(); moved[:, which] = dictionary.encode(flat)[:, which]
-        return old + (dictionary.decode(moved) - dictionary.decode(own)).to(old).view_as(old)
+        x = wide(old.flatten(0, -2)); own = dictionary.encode(x); moved = own.clone()
+        moved[:, which] = dictionary.encode(wide(new.flatten(0, -2)))[:, which]
+        return old + rewritten(dictionary, x, own, moved).to(old).view_as(old)
     return Mediator(f"L{layer} {as_site(site).name} " + " ".join(f"F{i}" for i in which), ((as_site(site).at(layer=int(layer)), put),))
 
 # %% ../../nbs/patching/41_mediation.ipynb #5ba57167
