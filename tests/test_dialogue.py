@@ -12,6 +12,7 @@ import pytest
 from scipy.special import expit, logit
 
 from workbench.dialogue.audit import audit, random_scenario
+from workbench.dialogue.donor import DonorRules, Game, Gives, ImageScoring, donor_game, donor_seeds, schedule
 from workbench.dialogue.errors import DialogueError
 from workbench.dialogue.events import Events, seed_of
 from workbench.dialogue.opinions import clusters, deffuant, degroot, friedkin_johnsen, hegselmann_krause, influence, settled
@@ -162,3 +163,31 @@ def test_many_events_fit_into_memory():
     (dict(phases=[dict(speakers=["persuader"], rounds="two")]), "whole number"), (dict(feilds={}), "not a known word"), (dict(fields=dict(a=dict(value=1, visible=3))), "give all, never")])
 def test_a_broken_scenario_says_where(change, says):
     with pytest.raises(DialogueError, match=says): open_scenario(DEBATE | change)
+
+
+# --- the donor game ------------------------------------------------------------------------------------------------------
+def test_holdings_of_equal_givers_are_those_computed_by_hand():
+    table = {0: (10, 10), .1: (18.71, 18.75), .25: (52.02, 53.49), .5: (341.17, 393.91), .75: (2414.8, 3482.67), 1: (15360, 30720)}
+    for f, want in table.items():
+        got = [Game(DonorRules(conformance=c), [Gives(f)] * 12, (0,)).play().holdings.mean() for c in ("as_released", "paper")]; assert np.allclose(got, want, atol=.05 if f == .75 else .005)
+
+
+def test_the_released_schedule_is_not_what_its_prompt_promises():
+    pairs = schedule(DonorRules(conformance="as_released"), np.random.default_rng(0)); first = [r + 1 for r, p in enumerate(pairs) if p[0][0] < 6]; assert first == [1, 3, 5, 8, 10, 12]
+    met = {}; [met.update({frozenset(p): met.get(frozenset(p), 0) + 1}) for r in pairs for p in r]; assert len(met) == 36 and set(met.values()) == {2}     # halves never mix, each cross pair meets twice
+    drawn = schedule(DonorRules(), np.random.default_rng(0)); gives = [{d for d, _ in r} for r in drawn]; assert all(a & b == set() for a, b in zip(gives, gives[1:])) and len({tuple(sorted(r)) for r in drawn}) > 4
+
+
+def test_a_lone_defector_pays_for_it_where_the_past_is_known_more_often_than_not():
+    def ahead(known, f=.02):                                       # small gifts: cost 1, benefit 2, so the threshold is 1/2
+        gaps = []
+        for s in range(20): h = Game(DonorRules(agents=24, rounds=60, known=known), [ImageScoring(f, f / 2)] * 23 + [Gives(0.)], (s,)).play().holdings; gaps.append(h[-1] - h[:-1].mean())
+        return np.mean(gaps), np.std(gaps) / 20 ** .5
+    low, high = ahead(.1), ahead(1.); assert low[0] > 3 * low[1] and high[0] < -3 * high[1]
+
+
+def test_generations_rise_with_reciprocity_and_sink_with_defection_and_punishment_costs_what_it_says():
+    mixed = [ImageScoring(.5), ImageScoring(.5), Gives(0.)]; seen, blind = (donor_seeds(mixed, DonorRules(mutation=0., known=k), 12) for k in (1., 0.))
+    assert (seen.mean_score[:, -1] > 2 * seen.mean_score[:, 0]).mean() > .7 and (blind.mean_score[:, -1] < blind.mean_score[:, 0]).mean() > .9 and (blind.strategy[:, -1] == "defects").mean() > .9
+    assert donor_game(mixed, seed=3).identical(donor_game(mixed, seed=3)) and not donor_game(mixed, seed=3).equals(donor_game(mixed, seed=4))
+    g = Game(DonorRules(punishment=True), [ImageScoring(.5, punishes=.1)] * 6 + [Gives(0.)] * 6, (0,)); g.last[6] = (0.,); g.meet(1, 0, 6); assert np.isclose(g.holdings[0], 9) and np.isclose(g.holdings[6], 8)

@@ -5,4 +5,5 @@ from workbench.dialogue.events import Event, Events
 from workbench.dialogue.play import Dialogue, Said, View, hold
 from workbench.dialogue.audit import audit
 from workbench.dialogue.scripted import Arguer, Bayesian, LogitChoice, network
+from workbench.dialogue.donor import DonorRules, donor_game, donor_seeds
 from workbench.dialogue.opinions import deffuant, degroot, friedkin_johnsen, hegselmann_krause
