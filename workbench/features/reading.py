@@ -55,15 +55,14 @@ class Records:
     n_features = property(lambda self: self.plan["n_features"])
     finished = property(lambda self: self._made is not None)
 
-# %% ../../nbs/features/26_reading.ipynb #c9d41c33
+# %% ../../nbs/features/26_reading.ipynb #fba98038
 def _read(self, meta):
     "Open the tables of a finished folder."
     for f, size in meta["files"].items():
         if not (self.folder / f).exists() or (self.folder / f).stat().st_size != size: raise FeatureError(f"{self.folder / f} is missing or not the file that was written: copy the folder again, or make the store again in an empty one.")
     self.meta, self._text, self._labelled = meta, None, None; c = connection(); at = lambda f: f"read_parquet({quoted(self.folder / f)})"
     c.execute(f"CREATE TABLE vocabulary AS SELECT * FROM {at('tokens.parquet')}"); self._words = np.ma.filled(c.execute("SELECT text FROM vocabulary ORDER BY id").fetchnumpy()["text"], "").astype(object)
-    c.execute(f"CREATE VIEW pushed AS SELECT feature, token FROM {at('logits.parquet')} WHERE rank > 0" if "logits.parquet" in meta["files"] else "CREATE TABLE pushed (feature INTEGER, token INTEGER)")
-    c.execute(f"CREATE VIEW peaked AS SELECT feature, token FROM {at('examples.parquet')} WHERE band = 0")
+    c.execute(f"CREATE VIEW words AS SELECT * FROM {at('words.parquet')}")
     c.execute(f"""CREATE TABLE base AS SELECT feature, fired, below, density, mean, max, va.text AS a, vb.text AS b, vc.text AS c, lower(concat_ws(' ', va.text, vb.text, vc.text)) AS words FROM {at('features.parquet')} t
         LEFT JOIN vocabulary va ON va.id = tokens[1] LEFT JOIN vocabulary vb ON vb.id = tokens[2] LEFT JOIN vocabulary vc ON vc.id = tokens[3] ORDER BY feature""")
     got = c.execute("SELECT * EXCLUDE (words) FROM base ORDER BY feature").fetchnumpy(); self._list = {k: np.ma.filled(v, "" if k in "abc" else np.nan) for k, v in got.items()}; self._made = c

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FILES', 'flat_text', 'FeatureStore']
 
-# %% ../../nbs/features/10_records.ipynb #0fa6d4a1
+# %% ../../nbs/features/10_records.ipynb #52e504be
 import hashlib
 import inspect
 import json
@@ -20,7 +20,7 @@ from .gather import COMPANY, ROOM, Firings, Gathered, chance, firings, planned_b
 from .reading import Records, fingerprint, read_meta, spelled
 from .relations import logit_effects, neighbours, partners, writes
 from .store import contexts
-from .tables import example_pieces, feature_pieces, logit_pieces, partner_pieces, write_table
+from .tables import example_pieces, feature_pieces, logit_pieces, partner_pieces, write_table, write_words
 from ..lm.edits import as_site
 from ..lm.results import package_version
 from ..lm.run import Run, model_inputs, windows_of
@@ -148,7 +148,7 @@ def _collect(self):
 
 FeatureStore._save, FeatureStore._resumed, FeatureStore.steps, FeatureStore.collect = _save, _resumed, _steps, _collect
 
-# %% ../../nbs/features/10_records.ipynb #6442817a
+# %% ../../nbs/features/10_records.ipynb #966b8a4b
 def _company_size(self, share):
     "How many of the counted tokens are in the part whose company was kept."
     m, n = self.plan, 0
@@ -163,6 +163,7 @@ def _finish(self):
     write_table(folder / "features.parquet", feature_pieces(g, m["bands"], max(1, counted))); write_table(folder / "examples.parquet", example_pieces(g, m["bands"], m["per_band"], m["controls"]))
     if self.weight is not None: write_table(folder / "logits.parquet", logit_pieces(logit_effects(self.weight.to(rows.device), rows, inverse)))
     write_table(folder / "partners.parquet", partner_pieces(neighbours(rows, m["partners"]), partners(g.mate_token, g.mate_feature, g.n, m["partners"])))
+    write_words(folder / "words.parquet", folder / "examples.parquet", folder / "logits.parquet" if self.weight is not None else None)
     words = [token_str(self.lm.tokenizer, i) for i in range(self.lm.d_vocab)]; write_table(folder / "tokens.parquet", [dict(id=np.arange(len(words), dtype=np.int32), text=np.array(words, object))])
     _whole(folder / "contexts.safetensors", lambda p: save_file(dict(ids=self.ids, starts=self.starts), p))
     d = self.dictionary; about = dict(repr=str(d), architecture=d.meta.get("architecture"), n_features=d.n_features, d_in=d.d_in, d_out=d.d_out, fingerprint=m["dictionary"])
@@ -172,5 +173,5 @@ def _finish(self):
     _whole(folder / "meta.json", lambda p: p.write_text(json.dumps(held, indent=1, default=str))); self.gathered = None; self._read(held)
     for left in (folder / "pass.npz", *folder.glob("*.part")): left.unlink(missing_ok=True)
 
-FILES = ("features.parquet", "examples.parquet", "logits.parquet", "partners.parquet", "tokens.parquet", "contexts.safetensors")
+FILES = ("features.parquet", "examples.parquet", "logits.parquet", "partners.parquet", "words.parquet", "tokens.parquet", "contexts.safetensors")
 FeatureStore._finish, FeatureStore._company_size = _finish, _company_size

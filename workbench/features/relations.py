@@ -13,7 +13,7 @@ from scipy.sparse import csc_matrix
 from ..lens.project import LensError, folded_unembed
 from ..lm.layernorm import NormError
 
-# %% ../../nbs/features/24_relations.ipynb #501de52a
+# %% ../../nbs/features/24_relations.ipynb #36d325b4
 STREAM = ("embed", "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 
 def writes(lm, dictionary, site) -> tuple:
@@ -27,7 +27,7 @@ def best(x, k: int, block: int = 256):
     "The k largest of each row of x (n, m) with their places, largest first: first among the maxima of blocks, then within the k best blocks. Much faster than sorting long rows."
     m = x.shape[1]; k = min(k, m)
     if m <= 4 * block or k * block * 2 > m: return x.topk(k)
-    pad = -m % block; blocks = torch.nn.functional.pad(x, (0, pad), value=-torch.inf).view(len(x), -1, block); which = blocks.amax(2).topk(k).indices
+    pad = -m % block; blocks = (torch.nn.functional.pad(x, (0, pad), value=-torch.inf) if pad else x).view(len(x), -1, block); which = blocks.amax(2).topk(k).indices
     v, at = blocks.gather(1, which[..., None].expand(-1, -1, block)).flatten(1).topk(k); return v, which.gather(1, at // block) * block + at % block
 
 @torch.no_grad()
@@ -49,7 +49,7 @@ def neighbours(rows, k: int = 12, room: int = 2 ** 23):
         c[torch.arange(len(c)), torch.arange(a, a + len(c))] = -3
         v, at = best(c, k); yield a, at.cpu().numpy().astype(np.int32), v.cpu().numpy()
 
-# %% ../../nbs/features/24_relations.ipynb #83d669f6
+# %% ../../nbs/features/24_relations.ipynb #2193ddee
 def partners(token, feature, n: int, k: int = 12, room: int = 2 ** 21):
     "Yields `(first feature, features (m, k), times (m, k), jaccard (m, k))`; -1 where there is no further partner. Of equal ones the smaller number first."
     _, row = np.unique(token, return_inverse=True); a = csc_matrix((np.ones(len(row), np.int32), (row, feature)), (row.max(initial=-1) + 1, n)); alone = np.diff(a.indptr); rows = a.tocsr(); lengths = np.diff(rows.indptr)
@@ -60,6 +60,7 @@ def partners(token, feature, n: int, k: int = 12, room: int = 2 ** 21):
 def _ranked(both, at, end, alone, k):
     "The k best partners of each row of counts."
     m = np.repeat(np.arange(end - at), np.diff(both.indptr)); other, times = both.indices, both.data; keep = other != m + at; m, other, times = m[keep], other[keep], times[keep]
-    share = times / (alone[m + at] + alone[other] - times); order = np.lexsort((other, -share, m)); m, other, times, share = m[order], other[order], times[order], share[order]
+    share = times / (alone[m + at] + alone[other] - times); key = m - share; ordered = np.sort(key); last = np.minimum(np.searchsorted(m, np.arange(end - at)) + k, np.searchsorted(m, np.arange(end - at), side="right")) - 1
+    keep = key <= ordered[last[m]]; m, other, times, share = m[keep], other[keep], times[keep], share[keep]; order = np.lexsort((other, -share, m)); m, other, times, share = m[order], other[order], times[order], share[order]
     start = np.searchsorted(m, np.arange(end - at)); rank = np.arange(len(m)) - start[m]; ok = rank < k; who, count, index = np.full((end - at, k), -1, np.int32), np.zeros((end - at, k), np.int32), np.zeros((end - at, k), np.float32)
     who[m[ok], rank[ok]], count[m[ok], rank[ok]], index[m[ok], rank[ok]] = other[ok], times[ok], share[ok]; return who, count, index

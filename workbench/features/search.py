@@ -34,12 +34,12 @@ def _pattern(text):
     except re.error as e: raise FeatureError(f"The pattern /{text}/ cannot be read: {e}.") from None
     return Condition("regexp_matches(words, ?, 'i')", [text.replace("\\/", "/")])
 
-# %% ../../nbs/features/23_search.ipynb #6e0be969
+# %% ../../nbs/features/23_search.ipynb #32894b10
 def _token(exact, loose):
-    "Features that push a token or peak on it; `pushed` and `peaked` are tables of (feature, token)."
+    "Features that push a token or peak on it, which `words` is a table of (token, feature)."
     if not (loose if exact is None else exact): raise FeatureError('tok: needs a token, as in tok:" Paris".')
     ids = "SELECT id FROM vocabulary WHERE " + ("trim(text) = ?" if exact is None else "text = ? OR (trim(text) = trim(?) AND NOT EXISTS (SELECT 1 FROM vocabulary WHERE text = ?))")
-    return Condition(f"(feature IN (SELECT feature FROM pushed WHERE token IN ({ids})) OR feature IN (SELECT feature FROM peaked WHERE token IN ({ids})))", [loose] * 2 if exact is None else [exact] * 6)
+    return Condition(f"feature IN (SELECT feature FROM words WHERE token IN ({ids}))", [loose] if exact is None else [exact] * 3)
 
 def _one(m):
     "The condition of one matched term."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['quoted', 'connection', 'write_table', 'band_edges', 'band_of', 'example_pieces', 'commonest', 'feature_pieces',
-           'logit_pieces', 'partner_pieces']
+           'logit_pieces', 'partner_pieces', 'write_words']
 
 # %% ../../nbs/features/25_tables.ipynb #3dc7db2b
 from pathlib import Path
@@ -14,16 +14,17 @@ import numpy as np
 
 from .gather import Gathered, chance
 
-# %% ../../nbs/features/25_tables.ipynb #f1ad96d4
+# %% ../../nbs/features/25_tables.ipynb #8e365ae3
 def _column(name, values):
     "The SQL of a column."
     items = f'"{name}"' if values.ndim == 1 else "[" + ", ".join(f'"{name}_{i}"' for i in range(values.shape[1])) + "]"
-    return f'CASE WHEN isnan("{name if values.ndim == 1 else name + "_0"}") THEN NULL ELSE {items} END AS "{name}"' if values.dtype.kind == "f" else f'{items} AS "{name}"'
+    first = f'"{name}"' if values.ndim == 1 else f'"{name}_0"'
+    return f'CASE WHEN {first} IS NULL OR isnan({first}) THEN NULL ELSE {items} END AS "{name}"' if values.dtype.kind == "f" else f'{items} AS "{name}"'
 
 def quoted(path): return "'" + str(path).replace("'", "''") + "'"
 
 def connection():
-    con = duckdb.connect(); con.execute("SET threads = 1"); con.execute("SET memory_limit = '512MB'"); return con
+    con = duckdb.connect(); con.execute("SET threads = 1"); con.execute("SET memory_limit = '512MB'"); con.execute("SET parquet_metadata_cache = true"); return con
 
 def write_table(path, pieces, rows: int = 16384) -> Path:
     "A parquet file from pieces (dicts of columns), whole or not at all."
@@ -88,7 +89,7 @@ def feature_pieces(g: Gathered, bands: int, counted: int, step: int = 2048):
         yield dict(feature=f.astype(np.int32), fired=g.fired[s], below=g.below[s], density=g.fired[s] / counted, mean=known(g.total[s] / np.maximum(g.fired[s], 1)), max=known(g.largest[s]).astype(np.float32),
             power=g.histogram.power[s], counts=g.histogram.counts[s], edges=edges, tokens=commonest(peak, real).astype(np.int32))
 
-# %% ../../nbs/features/25_tables.ipynb #f7f70255
+# %% ../../nbs/features/25_tables.ipynb #09655d1a
 def logit_pieces(effects):
     "From what `logit_effects` yields: feature, rank (1 the largest, -1 the smallest), token, effect."
     for a, tokens, values in effects:
@@ -102,3 +103,9 @@ def partner_pieces(near, mates):
         f, r = np.nonzero(cosine > -1.5); w, c = who[f, r], cosine[f, r]; yield dict(feature=(f + a).astype(np.int32), rank=(r + 1).astype(np.int8), partner=w.astype(np.int32), cosine=c.astype(np.float32), times=np.zeros(len(f), np.int32), jaccard=nan(c))
     for a, who, times, share in mates:
         f, r = np.nonzero(who >= 0); w = who[f, r]; yield dict(feature=(f + a).astype(np.int32), rank=(r + 1).astype(np.int8), partner=w.astype(np.int32), cosine=nan(w), times=times[f, r].astype(np.int32), jaccard=share[f, r].astype(np.float32))
+
+def write_words(path, examples, logits=None) -> Path:
+    "The table that finds features by a token: those that peak on it in a top context, or push it; sorted by token."
+    path = Path(path); part = path.with_name(path.name + ".part"); pushed = f" UNION ALL SELECT token, feature FROM read_parquet({quoted(logits)}) WHERE rank > 0" if logits else ""
+    connection().execute(f"COPY (SELECT DISTINCT token, feature FROM (SELECT token, feature FROM read_parquet({quoted(examples)}) WHERE band = 0{pushed}) ORDER BY token, feature) TO {quoted(part)} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 16384)")
+    return part.replace(path)
