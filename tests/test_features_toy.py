@@ -138,3 +138,15 @@ def test_f1_weights_and_main_latents():
     y = np.array([1, 1, 1, 0], bool); assert f1([1, 1, 0, 0], y) == pytest.approx(.8) and f1([0, 0, 0, 1], y) == 0 and word_weights([5, 5, 7]).tolist() == [.5, .5, 1]
     g = generator(8); y = torch.rand(600, generator=g) < .3; half = torch.rand(600, generator=g) < .5; f = torch.stack([(y & half).float(), (y & ~half).float(), torch.rand(600, generator=g)], 1)
     assert sorted(main_latents(f, y, np.ones(600))[0]) == [0, 1] and most_different(f, y)[-1] == 2
+
+
+# --- what one feature is worth ------------------------------------------------------------------------------------------
+def test_worth_is_what_leaving_out_costs():
+    from workbench.features.dictionary import JumpReLU, Sae
+    from workbench.features.metrics import explained_variance, feature_worth
+    g = generator(11); d = Sae(torch.randn(8, 12, generator=g), torch.zeros(12), torch.randn(12, 8, generator=g), torch.randn(8, generator=g), JumpReLU(torch.full((12,), .3)), meta={}); x = torch.randn(300, 8, generator=g) + 2
+    worth, base = feature_worth(d, x, batch=70), explained_variance(x, d(x))
+    for j in range(12): f = d.encode(x); f[:, j] = 0; assert worth[j] == pytest.approx(base - explained_variance(x, d.decode(f)), rel=1e-4, abs=1e-5)
+    assert (worth < 0).any()                                                                      # a random dictionary has features that only harm
+    normal = Sae(d.W_enc.data, d.b_enc.data, d.W_dec.data, d.b_dec.data, d.activation, normalise="layer_norm")
+    with pytest.raises(FeatureError, match="normalises each vector"): feature_worth(normal, x)
