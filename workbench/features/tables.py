@@ -14,7 +14,7 @@ import numpy as np
 
 from .gather import Gathered, chance
 
-# %% ../../nbs/features/25_tables.ipynb #8e365ae3
+# %% ../../nbs/features/25_tables.ipynb #019a1fbc
 def _column(name, values):
     "The SQL of a column."
     items = f'"{name}"' if values.ndim == 1 else "[" + ", ".join(f'"{name}_{i}"' for i in range(values.shape[1])) + "]"
@@ -24,7 +24,7 @@ def _column(name, values):
 def quoted(path): return "'" + str(path).replace("'", "''") + "'"
 
 def connection():
-    con = duckdb.connect(); con.execute("SET threads = 1"); con.execute("SET memory_limit = '512MB'"); con.execute("SET parquet_metadata_cache = true"); return con
+    con = duckdb.connect(); con.execute("SET threads = 1"); con.execute("SET memory_limit = '512MB'"); con.execute("SET parquet_metadata_cache = true"); con.execute("SET enable_progress_bar = false"); return con
 
 def write_table(path, pieces, rows: int = 16384) -> Path:
     "A parquet file from pieces (dicts of columns), whole or not at all."
