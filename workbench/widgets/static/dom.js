@@ -59,11 +59,11 @@ export function soon(fn) {                                // at most once a fram
 export function later(fn, ms) { let t; return () => { clearTimeout(t); t = setTimeout(fn, ms); }; }
 
 // Data that is asked for: `store.get(key)` is a chunk, null while it is on its way, or {missing: why}. What is stale is shown until the new one has come.
-export function asker(model, arrived) {
+export function asker(model, arrived, read = open) {     // read(meta, bytes) -> what get gives
   let known = new Map(), old = new Set(), version = 0;
   const take = (msg, buffers) => {
     if (msg.kind !== "chunk" || msg.version !== version) return;
-    known.set(msg.key.join("|"), msg.missing ? msg : open(msg, buffers[0])); old.delete(msg.key.join("|")); arrived(msg.key);
+    known.set(msg.key.join("|"), msg.missing ? msg : read(msg, buffers[0])); old.delete(msg.key.join("|")); arrived(msg.key);
   };
   model.on("msg:custom", take);
   return {
