@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ERRORS', 'MODES', 'COLUMNS', 'feature_edit', 'steering_edit', 'effects', 'summary', 'site_vectors', 'largest',
-           'ablate', 'clamp', 'scale', 'dose', 'steer']
+           'ablate', 'clamp', 'scale', 'dose', 'steer', 'reach']
 
 # %% ../../nbs/features/15_use.ipynb #463aa355
 import numpy as np
@@ -163,3 +163,17 @@ def dose(lm, dictionary, feature, prompts, strengths=(-1, -.5, 0, .5, 1, 2), max
 def steer(lm, dictionary, feature, prompts, strength: float = 1.0, **options) -> xr.Dataset:
     "`dose` at one strength."
     return dose(lm, dictionary, feature, prompts, (strength,), **options)
+
+# %% ../../nbs/features/15_use.ipynb #22cc61af
+def reach(lm, prompts, way, quantity: str, goal: float, least: float = 1 / 16, most: float = 64.0, halvings: int = 5, **target) -> float:
+    "The smallest dose (to a factor 2^(1/2^halvings)) at which the mean over prompts of a quantity of `effects` (or `change_*` of one) is `goal`; `way`: dose -> edits. NaN where no doubling of `least` up to `most` reaches it."
+    name = quantity.removeprefix("change_")
+    if name not in COLUMNS or goal == 0: raise FeatureError(f"quantity='{quantity}', goal={goal}: a goal other than 0 for one of {', '.join(COLUMNS)}, or change_ in front of it.")
+    def enough(doses):
+        ds = effects(lm, prompts, {str(d): way(d) for d in doses}, **target); v = ds[name] - (ds[f"clean_{name}"] if quantity != name else 0)
+        return (v.mean("prompt") / goal >= 1).values
+    doubled = least * 2.0 ** np.arange(int(np.log2(most / least)) + 1); there = np.flatnonzero(enough(doubled))
+    if not len(there): return float("nan")
+    high = np.log(doubled[there[0]]); low = high - np.log(2)
+    for _ in range(halvings): middle = (low + high) / 2; low, high = (low, middle) if enough([np.exp(middle)])[0] else (middle, high)
+    return float(np.exp((low + high) / 2))
