@@ -14,19 +14,20 @@ import torch
 from .errors import FeatureError
 from ..lm.edits import as_site
 
-# %% ../../nbs/features/11_brackets.ipynb #b523da6e
+# %% ../../nbs/features/11_brackets.ipynb #573f7cca
 @dataclass(frozen=True, eq=False)
 class Passage:
-    "Tokens (pos,) of a stretch of text and an activation (pos,) of each. `source`: number of its text, and of its first token there."
+    "Tokens (pos,) of a stretch of text and an activation (pos,) of each. `source`: number of its text, and of its first token there; `lead`: the token in front."
     tokens: tuple
     values: np.ndarray
     source: tuple = ()
+    lead: str = ""
     @property
     def at(self): return int(np.argmax(self.values))
     @property
     def peak(self): return float(np.max(self.values))
     def __len__(self): return len(self.tokens)
-    def before(self, i): return self.tokens[i - 1] if i else ""
+    def before(self, i): return self.tokens[i - 1] if i else self.lead
     def marked(self, quantile: float = .9, least: float = .5):
         "Booleans (pos,): above 0, above the quantile of this passage (the peak always), and at least this share of the peak."
         v = np.asarray(self.values, float); return (v > 0) & ((v > np.quantile(v, quantile)) | (v == v.max())) & (v >= least * v.max())
@@ -44,10 +45,10 @@ def show(tokens, marked) -> str:
 
 def _whole_words(tokens): return not any(t.startswith((" ", "▁")) for t in tokens)
 
-# %% ../../nbs/features/11_brackets.ipynb #cf86d007
+# %% ../../nbs/features/11_brackets.ipynb #1e2ed4de
 def _cut(tokens, values, window, number):
     n = len(tokens) if window is None else window
-    return [Passage(tuple(tokens[a:a + n]), np.asarray(values[a:a + n], float), (number, a)) for a in range(0, len(tokens), n) if len(tokens[a:a + n]) > 1 or window is None]
+    return [Passage(tuple(tokens[a:a + n]), np.asarray(values[a:a + n], float), (number, a), tokens[a - 1] if a else "") for a in range(0, len(tokens), n) if len(tokens[a:a + n]) > 1 or window is None]
 
 def read(activation, texts, window: int | None = None) -> list:
     "Passages of a function: `activation(texts)` returns one array per text, an entry per word (words are cut at spaces). Raises `FeatureError`."
