@@ -14,17 +14,23 @@ import torch
 
 from .errors import FeatureError
 
-# %% ../../nbs/features/08_gather.ipynb #62d7e011
-ROOM = 2 ** 21            # numbers in a dense block of (token, feature), and about as many firings are worked on at a time
+# %% ../../nbs/features/08_gather.ipynb #ea4f8fc1
+ROOM = 2 ** 21            # about as many firings are worked on at a time
+
+def _block(dictionary, x):
+    if dictionary.l0_bound:
+        v, at = dictionary.sparse_encode(x); keep = v != 0; return torch.arange(len(x), device=v.device)[:, None].expand(v.shape)[keep], at[keep], v[keep]
+    f = dictionary.encode(x); row, at = f.nonzero(as_tuple=True); return row, at, f[row, at]
 
 @torch.no_grad()
-def firings(dictionary, x) -> tuple:
-    "`(row, feature, value)` of the activations of x (n, d_in) that are not 0, as arrays. Raises `FeatureError` for numbers that are not finite."
-    if dictionary.l0_bound:
-        v, at = dictionary.sparse_encode(x); keep = v != 0; row = torch.arange(len(x), device=v.device)[:, None].expand(v.shape)[keep]; v, at = v[keep], at[keep]
-    else: f = dictionary.encode(x); row, at = f.nonzero(as_tuple=True); v = f[row, at]
-    if not bool(torch.isfinite(v).all()): raise FeatureError("Some activations are not finite, so nothing can be ranked: look at the model's dtype and at the dictionary's weights.")
-    return row.cpu().numpy().astype(np.int32), at.cpu().numpy().astype(np.int32), v.float().cpu().numpy()
+def firings(dictionary, x, room: int = 4 * ROOM) -> tuple:
+    "`(row, feature, value)` of the activations of x (n, d_in) that are not 0, as arrays, encoded `room` numbers at a time. Raises `FeatureError` for numbers that are not finite."
+    step, out = max(1, room // dictionary.n_features), []
+    for a in range(0, max(1, len(x)), step):
+        row, at, v = _block(dictionary, x[a:a + step])
+        if not bool(torch.isfinite(v).all()): raise FeatureError("Some activations are not finite, so nothing can be ranked: look at the model's dtype and at the dictionary's weights.")
+        out.append(((row + a).cpu().numpy().astype(np.int32), at.cpu().numpy().astype(np.int32), v.float().cpu().numpy()))
+    return tuple(map(np.concatenate, zip(*out)))
 
 # %% ../../nbs/features/08_gather.ipynb #ea5b253b
 def scrambled(*keys):

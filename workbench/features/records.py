@@ -58,7 +58,7 @@ def _whole(path, write):
     "A file that is whole or not there."
     part = path.with_name(path.name + ".part"); write(part); part.replace(path)
 
-# %% ../../nbs/features/10_records.ipynb #83339ff2
+# %% ../../nbs/features/10_records.ipynb #aa5775fe
 class FeatureStore(Records):
     "Every feature of `dictionary` over `text`, in `folder`. `collect()` makes it; `FeatureStore.open(folder)` reads it without a model."
     def __init__(self, lm, dictionary, text, folder, site=None, context: int = 64, top: int = 20, bands: int = 10, per_band: int = 3, controls: int = 10, window: int = 10, partners: int = 12, batch: int = 32, seed: int = 0,
@@ -91,7 +91,11 @@ def _agree(self):
     if held is None: _whole(path, lambda p: p.write_text(json.dumps(dict(finished=False, plan=self.plan), indent=1)))
     elif held["finished"]: self._read(held)
 
-FeatureStore._agree = _agree
+def _planned(self) -> dict:
+    "Bytes of memory that the pass will need, by part; without model and dictionary."
+    m = self.plan; return planned_bytes(m["n_features"], m["tokens"], m["top"], m["sample"], m["window"], m["contexts"], m["company"])
+
+FeatureStore._agree, FeatureStore.planned = _agree, _planned
 
 # %% ../../nbs/features/10_records.ipynb #dc179b0f
 @torch.no_grad()
