@@ -232,7 +232,7 @@ CHILD = """
             z = x @ self.p; at = (z[:, :self.k].abs().frac() * self.n_features).long().clamp(max=self.n_features - 1).sort(-1).values; v = z[:, self.k:].abs().log1p(); v[:, 1:][at[:, 1:] == at[:, :-1]] = 0; return v, at
     n, tokens = 4096, 6400; lm = workbench.load(build("gpt2"), check=False); peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     rows = torch.randint(1, lm.d_vocab, (tokens // 64, 64), generator=torch.Generator().manual_seed(0)).tolist(); lm.run(rows[:32]); before = int(open('/proc/self/statm').read().split()[1]) * resource.getpagesize()
-    s = FeatureStore(lm, Scattered(32, n, 24), rows, tempfile.mkdtemp(), site="resid_post.0", partners=4, controls=3).collect(); c = s.columns(); print(peak() - before, (c["fired"] >= 20).mean(), c["fired"].sum(), flush=True)
+    s = FeatureStore(lm, Scattered(32, n, 24), rows, tempfile.mkdtemp(), site="resid_post.0", partners=4, controls=3).collect(); c = s.columns(); print(peak() - before, (c["fired"] >= 20).mean(), c["fired"].sum(), sum((s.folder / f).stat().st_size for f in ("features.parquet", "words.parquet", "tokens.parquet")) / n, s._made.execute("SELECT count(*) FROM base").fetchone()[0] / n, flush=True)
     lm = workbench.load("micro"); s = FeatureStore(lm, random_dictionary(lm.d_model, 64, k=4, site=Site("resid_post", layer=1)), make("ioi", n=96), sys.argv[1], batch=8, save_every=2)
     for done, total in s.steps(): print(done, flush=True)
 """
@@ -247,9 +247,14 @@ def child(tmp_path_factory):
 
 def test_memory_is_what_was_planned(child):
     "The peak of a process of its own with every list in use is below the plan; the plan grows with features, hardly with tokens, and stays below 2 GB at 65k features x 10M tokens."
-    used, alive, fired = map(float, child[0].split()); plan = planned_bytes(4096, 6400); lists = sum(plan[k] for k in ("top", "sample", "histogram", "controls"))
+    used, alive, fired, *_ = map(float, child[0].split()); plan = planned_bytes(4096, 6400); lists = sum(plan[k] for k in ("top", "sample", "histogram", "controls"))
     assert alive > .95 and fired > 140_000 and lists / 2 < used < sum(plan.values()), (used / 2 ** 20, {k: v / 2 ** 20 for k, v in plan.items()})
     big, small, more = (sum(planned_bytes(n, t).values()) for n, t in ((65536, 10 ** 7), (8192, 10 ** 7), (65536, 10 ** 6))); assert big < 2e9 and big / small < 8 and big - more < 60e6
+
+
+def test_a_first_search_reads_little(child):
+    "What opening and searching read, bytes per feature: at 65k features it is 26 MB at most, one row in memory per feature, and no table of examples."
+    bytes_each, rows_each = map(float, child[0].split()[3:]); assert 10 < bytes_each < 400 and rows_each == 1
 
 
 def test_a_kill_changes_nothing(lm, child, tmp_path):
