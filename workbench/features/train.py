@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SETTINGS', 'WorldSource', 'TensorSource', 'as_source', 'Progress', 'Trainer', 'train']
 
-# %% ../../nbs/features/07_train.ipynb #50959b5a
+# %% ../../nbs/features/07_train.ipynb #a8bb53ef
 import hashlib
 import json
 import time
@@ -20,8 +20,9 @@ from safetensors.torch import save_file
 from .errors import FeatureError
 from .formats import write_saelens
 from .metrics import explained_variance
-from .steps import STEPS
+from .penalties import STEPS
 from .superposition import Superposition, generator
+from ..lm.edits import as_site
 from ..lm.errors import nearest
 from ..lm.results import package_version
 
@@ -57,7 +58,7 @@ def as_source(source):
     if all(hasattr(source, a) for a in ("batch", "held_out", "about", "d_in", "d_out")): return source
     raise FeatureError("A source is a tensor (n, d), a pair of tensors (x, target), a Superposition, or an activation store.")
 
-# %% ../../nbs/features/07_train.ipynb #14121e2a
+# %% ../../nbs/features/07_train.ipynb #86c2093b
 @dataclass
 class Progress:
     "How far a training is. `record` is the newest line of the history."
@@ -74,14 +75,14 @@ class Trainer:
     "Trains one dictionary on a source. `steps()` yields `Progress`; `pause`, `stop`, `result`. With a `folder`: history.jsonl, a state to go on from, and the dictionary itself."
     def __init__(self, source, architecture: str = "topk", n_features: int | None = None, folder=None, site=None, device="cpu", meta=None, **options):
         if architecture not in STEPS: raise FeatureError(f"There is no architecture '{architecture}'. {nearest(architecture, STEPS)}")
-        self.source, self.architecture, self.site, self.device, self.meta = as_source(source), architecture, site, device, dict(meta or {})
+        self.source, self.architecture, self.site, self.device, self.meta = as_source(source), architecture, None if site is None else as_site(site), device, dict(meta or {})
         self.settings = SETTINGS | {k: options.pop(k) for k in list(options) if k in SETTINGS}; self.options = options
         self.n_features = n_features or 8 * self.source.d_in; s = self.settings; s["window"] = s["window"] or 100 * s["batch"]
         if min(s["steps"], s["batch"], s["report_every"], s["save_every"]) < 1 or s["lr"] <= 0: raise FeatureError("steps, batch, report_every, save_every and lr must all be above 0.")
         self.folder = None if folder is None else Path(folder); self.step, self.history, self.halted, self.done = 0, [], False, False
         self._build()
 
-# %% ../../nbs/features/07_train.ipynb #ae1daf86
+# %% ../../nbs/features/07_train.ipynb #530203d0
 def _build(self):
     "Weights, optimiser, data scale: everything that the first step needs."
     s = self.settings
@@ -94,8 +95,12 @@ def _build(self):
     if not float(x.var(0, correction=0).sum()) > 0: raise FeatureError("The vectors of the first batch are all the same: there is nothing to learn.")
     unit = lambda t: float((self.model.spread / (t - t.mean(0)).double().square().sum(1).mean()) ** 0.5)
     self.scale = unit(x) if s["scale"] == "unit" else float(s["scale"] or 1); self.out = self.scale if self.source.d_out is None else unit(y) if s["scale"] == "unit" else self.scale
-    self.model.b_dec.data.copy_(self.out * y.mean(0)); self.adam = torch.optim.Adam(self.model.parameters(), lr=s["lr"], betas=(0.9, 0.999), fused=True)
+    self.model.b_dec.data.copy_(self.out * y.mean(0)); self.adam = torch.optim.Adam(_paces(self.model), lr=s["lr"], betas=(0.9, 0.999), fused=True)
     self.since = torch.zeros(self.n_features, dtype=torch.long, device=self.device); self.held = self.source.held_out(s["held_out"], s["seed"]); self.seconds = 0.0
+
+def _paces(model):
+    "The weights in groups of one pace."
+    named = dict(model.named_parameters()); return [dict(params=[p for n, p in named.items() if model.pace.get(n, 1.0) == v], pace=v) for v in sorted({model.pace.get(n, 1.0) for n in named})]
 
 def _rate(self):
     "Learning rate of the step to come."
@@ -106,14 +111,14 @@ def _data(self, step):
     x, y = self.source.batch(step, self.settings["batch"], self.settings["seed"])
     return self.scale * x.to(self.device), None if y is None else self.out * y.to(self.device)
 
-# %% ../../nbs/features/07_train.ipynb #e63b3a67
+# %% ../../nbs/features/07_train.ipynb #b65ef78c
 def _one(self):
     "One step."
     s, start = self.settings, time.perf_counter(); x, y = self._data(self.step); self.model.pressure = min(1.0, (self.step + 1) / max(1.0, s["sparsity_warmup"] * s["steps"]))
     dead = (self.since >= s["window"]).nonzero()[:, 0] if self.model.revives else None
     self.last = self.model.gradients(x, y, dead)
     if not np.isfinite(self.last.total): raise FeatureError(f"The loss is not finite at step {self.step}: lower lr (now {s['lr']:g}), or look at the vectors for huge values.")
-    for group in self.adam.param_groups: group["lr"] = self.rate()
+    for group in self.adam.param_groups: group["lr"] = self.rate() * group["pace"]
     self.adam.step(); self.model.after()
     self.since += len(x); self.since[self.last.fired > 0] = 0; self.step += 1; self.seconds += time.perf_counter() - start
     self.fired_share = float(self.last.fired.sum()) / len(x)
