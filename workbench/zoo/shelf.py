@@ -12,9 +12,9 @@ from pathlib import Path
 
 from ..lm.errors import WorkbenchError, nearest
 
-# %% ../../nbs/zoo/04_shelf.ipynb #f1e7825d
+# %% ../../nbs/zoo/04_shelf.ipynb #de0b5bbe
 MODELS = Path(str(files("workbench"))) / "zoo" / "models"
-ORDER = ["micro", "micro-llama", "micro-bert", "induction", "micro-noln", "refusal", "successor", "qa", "boxes-base", "boxes-tuned", "hearsay", "knob"]
+ORDER = ["micro", "micro-llama", "micro-bert", "induction", "micro-noln", "refusal", "successor", "qa", "boxes-base", "boxes-tuned", "hearsay", "knob", "entities", "recommender", "rude"]
 WRITTEN = ["constructed"]                  # weights written by hand, never trained
 
 
