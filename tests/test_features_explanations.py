@@ -1,5 +1,6 @@
 """Explanations, hidden functions and automatic interpretation against written weights, formulas and planted neurons."""
 import random
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -9,12 +10,16 @@ from sklearn.metrics import f1_score, precision_score
 import workbench
 from workbench.experiments.intervals import wilson
 from workbench.features.asking import Talker
-from workbench.features.brackets import Passage
-from workbench.features.dictionary import Components, Sae, TopK
+from workbench.features.autointerp import ListJudge, ModelJudge, NearJudge, TalkerJudge, autointerp, detection, fuzzing, intruder, nearest_features, new_words, odd_by_vectors, quiet, simulation
+from workbench.features.brackets import Passage, read
+from workbench.features.describe import Background, Label, by_list, over_levels
+from workbench.features.dictionary import Components, Sae, TopK, random_dictionary
 from workbench.features.errors import FeatureError
 from workbench.features.explanations import interchange, observe, score_explanation, swapped
 from workbench.features.find import Hidden, Part, by_asking, constant, exact, find_bench, fitted, global_only, hidden, inputs, nearest
 from workbench.lm.sites import Site
+from workbench.tasks.corpus import rows
+from workbench.tasks.world import CLOTHES, MEN, SERIES, WOMEN
 from workbench.zoo.constructed import D, DIMS, KEYS, NUMBERS, answer_of, opened, text_of
 
 torch.set_num_threads(1)
@@ -109,3 +114,50 @@ def test_a_failed_prediction_is_missing_not_wrong():
         return f"about {x + 1:.3f}."
     f = Hidden("number", Part(lambda x: x + 1, "adds 1", "x + 1"), tolerance=.1); b = find_bench([f], dict(model=by_asking(Talker(say)), silent=by_asking(Talker(lambda p: ""))), tests=40)
     assert float(b.score[0, 0, 0]) == 1 and 10 < float(b.n[0, 0, 0]) < 30 and np.isnan(float(b.score[1, 0, 0])) and float(b.n[1, 0, 0]) == 0
+
+# --- automatic interpretation -------------------------------------------------------------------------------------------
+TRAIN, HELD = ([" ".join(w[1:]) for w, _ in islice(rows(seed), n)] for seed, n in ((31, 90), (32, 50)))
+
+def fires_on(words, seed=0):
+    def activation(texts): rng = np.random.default_rng(seed); return [[max(0, 3 * (w in words) + .05 * rng.normal()) for w in t.split()] for t in texts]
+    return activation
+
+@pytest.fixture(scope="module")
+def planted():
+    "A neuron of clothes: its label, another neuron's label, passages that fire, passages that do not, the background, all passages of both corpora."
+    train, held = (read(fires_on(CLOTHES), t, 16) for t in (TRAIN, HELD)); b = Background(train, draws=5)
+    return by_list()(over_levels(train), b), by_list()(over_levels(read(fires_on(SERIES["month"]), TRAIN, 16)), b), over_levels(held, 40), quiet(held), b, train, held
+
+def test_a_right_description_scores_high_and_a_wrong_one_at_chance(planted):
+    right, wrong, pos, neg, *_ = planted; j = ListJudge()
+    for score in (lambda l: detection(l, pos, neg, j), lambda l: fuzzing(l, pos, j)): a, b = score(right), score(wrong); assert float(a.low.sel(score="auc")) > .8 and float(b.low.sel(score="auc")) < .5 and float(b.high.sel(score="balanced_accuracy")) < .7
+    assert float(simulation(right, pos + neg, j).low) > .7 and float(simulation(wrong, pos + neg, j).high) < .2
+
+def test_simulation_is_the_correlation_over_tokens(planted):
+    right, _, pos, neg, *_ = planted; j = ListJudge(); guess, real = np.concatenate([np.maximum(t, 0) for t in j.tokens(right, pos + neg)]), np.concatenate([p.values for p in pos + neg]); s = simulation(right, pos + neg, j)
+    assert np.isclose(float(s.r), np.corrcoef(guess, real)[0, 1]) and float(s.low) <= float(s.r) <= float(s.high) and np.isnan(float(simulation(Label(None), pos, j).r))
+
+def test_the_intruder_is_found_and_guessing_is_at_chance(planted):
+    _, _, pos, neg, b, *_ = planted; rng = np.random.default_rng(0); found, guessed = intruder(pos, neg, odd_by_vectors(b.vectors), draws=60), intruder(pos, neg, lambda ps, m: int(rng.integers(5)), draws=400)
+    assert float(found.low) > .7 and float(guessed.low) < .2 < float(guessed.high)
+    shy = intruder(pos, neg, lambda ps, m: None); assert np.isnan(float(shy.accuracy)) and shy.attrs["missing"] == 40
+
+def test_words_never_seen_are_known_by_their_neighbours_only(planted):
+    *_, b, train, held = planted; near, rote = new_words(train, held, b), new_words(train, held, b, ListJudge()); assert float(near.low.sel(score="auc")) > .8 and float(rote.value.sel(score="auc")) == .5
+    two = [read(fires_on(["hat", "coat"]), t, 16) for t in (TRAIN, HELD)]; assert np.isnan(new_words(*two, b).value).all()
+
+def test_judges_that_talk(planted):
+    right, _, pos, neg, *_ = planted
+    def say(prompt):
+        if prompt.count("lost"): raise TimeoutError
+        words = set(prompt.split("Passage:")[1].split("Does")[0].split()); return "Yes." if words & set(CLOTHES) else "no, none"
+    judge = TalkerJudge(Talker(say)); d = detection(right, pos, neg, judge); failed = sum("lost" in p.tokens for p in pos + neg)
+    assert float(d.value.sel(score="balanced_accuracy")) > .9 and d.attrs["missing"] == failed == len(judge.talker.failures) and d.attrs["n_positive"] + d.attrs["n_negative"] == len(pos + neg) - failed
+    assert TalkerJudge(Talker(lambda p: "maybe")).answer(["?"]).tolist() != [0.0] and np.isnan(float(simulation(right, pos, judge).r))
+    lm = workbench.load("micro"); m = ModelJudge(lm, "he", "she"); logits = lm.run([m._turn("Mary")]).last_logits[0]; assert np.isclose(m.answer(["Mary", "Paul"])[0], float(logits[lm.answer_id("he")] - logits[lm.answer_id("she")]), atol=1e-4)
+
+def test_a_dictionary_is_interpreted_with_missing_scores_marked():
+    lm = workbench.load("micro"); d = random_dictionary(128, 12, seed=0, site=Site("resid_post", layer=0)); d.rows.data[1] = 0; d.rows.data[1, 0] = 1e-9; d = Components(d.mean, d.rows, "random", d.rows, d.site)
+    s = autointerp(lm, d, [0, 4], TRAIN[:40], HELD[:20]); assert s.value.dims == ("feature", "score") and bool((s.low <= s.value + 1e-9).where(s.value.notnull(), True).all()) and s.attrs["judge"] == "list"
+    assert bool((s.value.sel(score="detection") > .5).all()) and s.label.values[0] != s.label.values[1] and bool(np.isnan(autointerp(lm, d, [0], TRAIN[:40], HELD[:20], neighbours=0).value.sel(score="neighbours")).all())
+    cosine = torch.nn.functional.normalize(d.rows, dim=-1); assert nearest_features(d, [3])[3][0] == int((cosine @ cosine[3]).scatter(0, torch.tensor(3), -2).argmax())
