@@ -6,25 +6,24 @@
 __all__ = ['MOST', 'PAGE_BYTES', 'KINDS', 'FeatureBrowser', 'refresh', 'record', 'to_frame', 'examples', 'test', 'steer',
            'direction', 'save_direction', 'snippet', 'steering_line', 'attention', 'patch_feature', 'held']
 
-# %% ../../nbs/widgets/13_feature_browser.ipynb #03767e71
+# %% ../../nbs/widgets/13_feature_browser.ipynb #943d9763
 import time
 
 import numpy as np
 import torch
 import traitlets as t
 
-from ..features.errors import FeatureError
 from ..lm.errors import WorkbenchError, nearest
 from ..lm.results import result
 from ..patching.pairs import Pairs
 from ..patching.patch import patch
 from .attention_explorer import AttentionExplorer
 from .base import Selection, Widget, WidgetError, _write, mode
-from .feature_data import FILES, PAGE, SORTS, STEERED, FeatureData, json_chunk, opened
+from .feature_data import FILES, PAGE, STEERED, FeatureData, json_chunk, opened
 from .feature_picture import feature_figure
 from .packing import Chunk
 from .patching_grid import PatchingGrid
-from .tokens import display_token, shorten
+from .tokens import display_token
 
 # %% ../../nbs/widgets/13_feature_browser.ipynb #096044b4
 MOST = 256                  # features that a page without a kernel holds at most
@@ -48,7 +47,7 @@ def _init(
     for k in [k for k in self.view() if k in view]: setattr(self, k, view[k])
     if shared is not None: shared.join(self)
 
-# %% ../../nbs/widgets/13_feature_browser.ipynb #40d1c216
+# %% ../../nbs/widgets/13_feature_browser.ipynb #3da905fb
 def _trait(made, **tags): return made.tag(sync=True, view=True, **tags)
 
 class FeatureBrowser(Widget):
@@ -68,7 +67,7 @@ class FeatureBrowser(Widget):
     found = t.Dict().tag(sync=True)                      # what the list holds: count, of, where the feature is in it, what was refused
     child = t.Unicode().tag(sync=True)                   # the explorer or grid that the page shows below
     said = t.Unicode().tag(sync=True)                    # why a button could not do what it says
-    inks, _child, data, title = 160, None, None, None
+    inks, _child, data, title = 64, None, None, None
 
     # -- what is refused, and what follows from what -----------------------------------------------------------------
     def _known(self, f):

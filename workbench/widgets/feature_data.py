@@ -99,7 +99,7 @@ def best(self):
 
 FeatureData.best = best
 
-# %% ../../nbs/widgets/11_feature_data.ipynb #431766e1
+# %% ../../nbs/widgets/11_feature_data.ipynb #11cc6904
 def find(self, query: str = "", sort: str = "max", descending: bool = True) -> np.ndarray:
     "Feature numbers of a query, in order; kept while query and order stay. Raises `WidgetError` with the one sentence that says what is wrong."
     if sort not in self.sorts(): raise WidgetError(f"sort='{sort}': this list can be sorted by {', '.join(self.sorts())}.")
@@ -117,9 +117,8 @@ def rows(self, ids) -> dict:
     "Columns of some features."
     ids = [int(i) for i in ids]
     if not ids: return dict(feature=[])
-    c = self.store.columns(ids); words = [t if isinstance(t, str) else " ".join(t) for t in c["tokens"]] if "tokens" in c else [""] * len(ids)
-    best = self.best()
-    return dict(feature=ids, density=c["density"], max=c["max"], score=c["score"], label=[str(x or "") for x in c["label"]], tokens=[list(map(str, t)) if not isinstance(t, str) else [t] for t in c["tokens"]] if "tokens" in c else words, **({} if best is None else {"match": best[0][ids]}))
+    c, best = self.store.columns(ids), self.best()
+    return dict(feature=ids, density=c["density"], max=c["max"], score=c["score"], label=list(c["label"]), tokens=[list(t) for t in c["tokens"]], **({} if best is None else {"match": best[0][ids]}))
 
 FeatureData.find, FeatureData.sorts, FeatureData.rows = find, sorts, rows
 

@@ -30,14 +30,14 @@ def tint(value, top, dark):
 def _missing(ax, words, ink):
     ax.text(.5, .5, drawable(words), ha="center", va="center", color=ink, fontsize=8, wrap=True, transform=ax.transAxes); ax.set_xticks([]); ax.set_yticks([])
 
-# %% ../../nbs/widgets/12_feature_picture.ipynb #3dbe7a32
+# %% ../../nbs/widgets/12_feature_picture.ipynb #206820b9
 def _histogram(ax, r, ink, accent, colour):
     h = r["histogram"]
     if h is None: return _missing(ax, r["why"].get("histogram", "not computed"), ink)
     e, c = np.asarray(h["edges"], float), np.asarray(h["counts"], float); ax.bar(e[:-1], c, np.diff(e), align="edge", color=colour, log=True)
     for i, (a, b) in enumerate(zip((r["bands"] or [])[:-1], (r["bands"] or [])[1:])):
         if i % 2 == 0: ax.axvspan(a, b, color=ink, alpha=.1, lw=0)
-    ax.set_ylim(bottom=.7); ax.set_xlim(min(0, e[0]), e[-1]); ax.set_title(f"activations above 0 ({r['fired']} of {r['n']} tokens), shaded by group", fontsize=8, color=ink)
+    ax.minorticks_off(); ax.set_ylim(bottom=.7); ax.set_xlim(min(0, e[0]), e[-1]); ax.set_title(f"activations above 0 ({r['fired']} of {r['n']} tokens), shaded by group", fontsize=8, color=ink)
 
 def _logits(ax, rows, why, title, ink, colour):
     ax.set_title(title, fontsize=8, color=ink)

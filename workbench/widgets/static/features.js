@@ -85,7 +85,7 @@ export function render({ model, el }) {
     else return;
     e.preventDefault();
   });
-  const search = later(() => { if (gone) return; if (still()) return drawList(); model.send({ kind: "search", text: box.value }); }, 180);
+  const search = later(() => { if (gone) return; if (still()) return drawList(); model.send({ kind: "search", text: box.value }); }, 120);
   box.addEventListener("input", search); box.addEventListener("keydown", e => { if (e.key === "ArrowDown" || e.key === "Enter") { grid.focus(); e.preventDefault(); } if (e.key === "Escape") { box.value = ""; search(); } });
 
   // --- colours: one scale for a feature, from 0 to its largest activation ----------------------------------------------------
@@ -197,7 +197,7 @@ export function render({ model, el }) {
     if (!x) return tested.replaceChildren(h("p", { className: "wb-note", role: "status", text: got?.missing ?? "reading…" }));
     const top = Math.max(...x), far = loss ? Math.max(...loss.map(v => Math.abs(v ?? 0))) : 0;
     tested.replaceChildren(h("div", { className: "wb-tokens", role: "group", "aria-label": `Activations of feature ${F()} on your text` }, ...got.said.tokens.map(([t, kind], i) => token(t, i, { value: x[i], top: r.max || top, kind, under: loss && loss[i] != null && far > 0 && Math.abs(loss[i]) > far / 50 ? { value: loss[i], top: far } : null }))),
-      h("p", { className: "wb-note", text: `${top > 0 ? `Largest here ${brief(top)}${r.max > 0 ? `, ${(top / r.max).toFixed(2)} of the largest in the store${top > r.max * 1.001 ? " (beyond the end of the scale)" : ""}` : ""}, at ${quoted(got.said.tokens[x.indexOf(top)][0])}.` : "Silent on this text."}${loss ? ` Underlined: how the loss of each token changes when the feature is set to 0 and the error stays, ${far > 0 ? `up to ${number(far)} nats; orange rises, blue falls` : "not at all"}.` : moved?.missing ? ` Not underlined: ${moved.missing}` : ""}` }));
+      h("p", { className: "wb-note", text: `${top > 0 ? `Largest here ${brief(top)}${r.max > 0 ? `, ${(top / r.max).toFixed(2)} of the largest in the store${top > r.max * 1.001 ? " (beyond the end of the scale)" : ""}` : ""}, at ${quoted(got.said.tokens[x.indexOf(top)][0])}.` : "Silent on this text."}${loss ? (far > 0 ? ` Underlined: how the loss of each token changes when the feature is set to 0 and the error stays, up to ${number(far)} nats; orange rises, blue falls.` : " Without the feature no token's loss changes.") : moved?.missing ? ` Not underlined: ${moved.missing}` : ""}` }));
   }
 
   // --- steering --------------------------------------------------------------------------------------------------------------
