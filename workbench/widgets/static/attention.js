@@ -1,7 +1,7 @@
 // AttentionExplorer: all heads at a glance, one of them in full, the text it reads, and what happens when it is changed.
 import { displayToken, hit, inside, largest, luminance, number, pool, shader, shorten, ticks, zoom } from "./core.js";
 import { combine, rowFacts, topP, withoutSink } from "./patterns.js";
-import { asker, choice, h, later, picture, sharp, soon, tokenSpan, watchTheme } from "./dom.js";
+import { OURS, asker, choice, h, later, picture, sharp, soon, tokenSpan, watchTheme } from "./dom.js";
 import { arrow, beyond, cellInk, colourBar, columnLabels, cross, drawing, nextTokens, palette, pointAt, rgb, rowLabels, smallMap, whole } from "./matrix.js";
 
 const VIEW = "stack which weighting layer head heads combine scale normalise top top_p hide_sink sort layer_zero side locked step".split(" ");
@@ -17,7 +17,7 @@ export function render({ model, el }) {
 
   // --- the page ------------------------------------------------------------------------------------------------------
   const root = h("section", { className: "wb wb-attention", "aria-label": "Attention explorer" });
-  const overview = h("canvas", { tabIndex: 0, role: "application", "aria-roledescription": "grid of heads", className: "wb-overview" }), plot = h("canvas", { tabIndex: 0, role: "application", "aria-roledescription": "attention matrix", className: "wb-plot" });
+  const overview = h("canvas", { ...OURS, tabIndex: 0, role: "application", "aria-roledescription": "grid of heads", className: "wb-overview" }), plot = h("canvas", { ...OURS, tabIndex: 0, role: "application", "aria-roledescription": "attention matrix", className: "wb-plot" });
   const readout = h("div", { className: "wb-readout", role: "status", "aria-live": "polite" }), caption = h("div", { className: "wb-note" });
   const legend = h("canvas"), legendText = h("span", { className: "wb-note" }), heading = h("div", { className: "wb-heading" });
   const strips = h("div"), arcs = document.createElementNS("http://www.w3.org/2000/svg", "svg"), table = h("table"), largestOf = h("details", { ontoggle: () => fillTable() }, h("summary", { text: "Largest entries as a table" }), table);
@@ -239,7 +239,7 @@ export function render({ model, el }) {
     const t = shown(), same = t.key === t.query || JSON.stringify(t.key) === JSON.stringify(t.query), lists = same ? [["both", t.query]] : [["query", t.query], ["key", t.key]];
     const id = JSON.stringify([lists, get("step")]); if (rows.id === id) return;
     const made = lists.map(([axis, list]) => {
-      const body = h("div", { className: "wb-tokens", tabIndex: 0, role: "listbox", "aria-multiselectable": "true", "aria-label": { both: "Text", query: "Text that looks", key: "Text that is looked at" }[axis] }), row = { axis, list, body, start: 0, spans: [] };
+      const body = h("div", { ...OURS, className: "wb-tokens", tabIndex: 0, role: "listbox", "aria-multiselectable": "true", "aria-label": { both: "Text", query: "Text that looks", key: "Text that is looked at" }[axis] }), row = { axis, list, body, start: 0, spans: [] };
       const axisOf = () => axis === "both" ? get("side") : axis;
       row.page = start => { row.start = Math.max(0, Math.min(start, list.length - STRIP)); row.spans = list.slice(row.start, row.start + STRIP).map((tok, n) => tokenSpan(row.start + n, tok)); body.replaceChildren(...row.spans); if (get("step") && axis !== "key") row.spans.forEach((s, n) => s.classList.toggle("later", row.start + n >= get("step"))); tint(); };
       const index = e => { const s = e.target.closest?.("[data-i]"); return s ? +s.getAttribute("data-i") : null; };

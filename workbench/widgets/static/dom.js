@@ -22,6 +22,7 @@ export function watchTheme(el, changed) {                 // dark when the text 
   return { dark: read(), look, stop() { seen.disconnect(); query.removeEventListener("change", look); } };
 }
 
+export const OURS = { "data-lm-suppress-shortcuts": "true" };   // keys pressed on such an element are not JupyterLab's
 export function sharp(canvas, w, height) {                // a canvas of w x height CSS pixels at the screen's own resolution
   const r = devicePixelRatio || 1;
   if (canvas.width !== Math.round(w * r) || canvas.height !== Math.round(height * r)) { canvas.width = Math.round(w * r); canvas.height = Math.round(height * r); }

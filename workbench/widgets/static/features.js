@@ -1,6 +1,6 @@
 // FeatureBrowser: a list of any length that is searched, one feature as a whole, and what it does to a text of one's own.
 import { displayToken, bytes, number, shader, shorten } from "./core.js";
-import { asker, choice, h, later, sharp, soon, watchTheme } from "./dom.js";
+import { OURS, asker, choice, h, later, sharp, soon, watchTheme } from "./dom.js";
 import { colourBar, nextTokens, palette, rgb } from "./matrix.js";
 import { bandOf, chosenRows, groups, inSight, logPlace, percent, runs, scrollTo, shareBelow, warning } from "./record.js";
 
@@ -8,7 +8,6 @@ const ROW = 26, LOGITS = 8, LINKS = 6, SEEN = "feature query sort descending sho
 const COLUMNS = { feature: "#", label: "label", density: "density", max: "max", score: "score", match: "in B" };
 const brief = v => v == null ? "–" : number(v).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, ""), rate = v => v == null ? "–" : v === 0 ? "0" : v < .001 ? v.toExponential(0) : percent(v).replace(" ", "");
 const light = c => { const [r, g, b] = c.map(v => (v / 255 + .055) ** 2.4 / 1.055 ** 2.4); return .2126 * r + .7152 * g + .0722 * b; };   // relative luminance: black and white contrast alike with .18
-const OURS = { "data-lm-suppress-shortcuts": "true" };   // keys pressed here are not JupyterLab's
 const quoted = t => `"${displayToken(t)}"`;
 
 export function render({ model, el }) {

@@ -1,6 +1,6 @@
 // PatchingGrid: what each cell does to the answer when it is changed, how sure that is, what it can reach, and one click further what the model then says.
 import { displayToken, number, pool, shader, shorten, ticks } from "./core.js";
-import { asker, choice, h, later, picture, sharp, soon, watchTheme } from "./dom.js";
+import { OURS, asker, choice, h, later, picture, sharp, soon, watchTheme } from "./dom.js";
 import { arrow, beyond, colourBar, columnLabels, cross, drawing, nextTokens, palette, pointAt, rgb, rowLabels } from "./matrix.js";
 import { KNOWN, NOWHERE, PENDING, PREVIEW, UNDEFINED, anchors, cellOf, cellsIn, facetLayout, isIn, lineOf, ordered, reaches, scaleEnd, sizeOf } from "./cells.js";
 
@@ -18,7 +18,7 @@ export function render({ model, el }) {
   // --- the page ------------------------------------------------------------------------------------------------------
   const root = h("section", { className: "wb wb-patching", "aria-label": "Patching grid" }), heading = h("div", { className: "wb-heading" }), said = h("div", { className: "wb-note" });
   const bar = h("progress", { max: 1, "aria-label": "How much is computed" }), progress = h("span", { className: "wb-note" }), stopper = h("button", { onclick: () => model.send({ kind: get("status").state === "stopped" ? "continue" : "stop" }) }), statusRow = h("div", { className: "wb-row wb-status" }, bar, progress, stopper);
-  const plot = h("canvas", { tabIndex: 0, role: "application", "aria-roledescription": "patch grid", className: "wb-plot" }), legend = h("canvas", { className: "wb-scale", role: "img" }), looks = h("div", { className: "wb-row wb-looks" });
+  const plot = h("canvas", { ...OURS, tabIndex: 0, role: "application", "aria-roledescription": "patch grid", className: "wb-plot" }), legend = h("canvas", { className: "wb-scale", role: "img" }), looks = h("div", { className: "wb-row wb-looks" });
   const readout = h("div", { className: "wb-readout", role: "status", "aria-live": "polite" }), side = h("aside", { className: "wb-pane wb-side", "aria-label": "The selected cells" }), pinned = h("div", { className: "wb-pins" }), shelf = h("div");
   const table = h("table"), largestOf = h("details", { ontoggle: () => fillTable() }, h("summary", { text: "Largest cells as a table" }), table);
   const prompts = () => [["-1", meta().n > 1 ? `mean of ${meta().n}` : "the one"], ...Array.from({ length: Math.min(200, meta().n) }, (_, i) => [String(i), `prompt ${i}`])];
