@@ -12,6 +12,7 @@ from workbench.features.detox import TIERS, detox, detox_edit, falls, needed, ne
 from workbench.features.dictionary import Components, JumpReLU, Sae, TopK, fit_pca, mean_difference, neurons, random_dictionary
 from workbench.features.errors import FeatureError
 from workbench.features.pronoun import PRONOUNS, SHARES, Unit, at_equal_effect, best_unit, labels, less_damage, passages, places
+from workbench.features.steering import compare_steering, harmonic, steering_scores
 from workbench.features.train import train
 from workbench.features.use import ablate, clamp, dose, effects, feature_edit, largest, reach, scale, site_vectors, steer, steering_edit, summary
 from workbench.lm import edits
@@ -19,6 +20,7 @@ from workbench.lm.sites import Site
 from workbench.lm.specimens import build
 from workbench.tasks import make, rude
 from workbench.tasks.corpus import rows
+from workbench.tasks.world import COUNTRIES
 from workbench.zoo import rude as rude_model
 
 torch.set_num_threads(1)
@@ -161,3 +163,15 @@ def test_no_tier_does_anything_in_the_untrained_model(rudeness):
     seen = scenes(120, 1); Y = site_vectors(blank, seen, WHERE)[0]; d = train(Y, "topk", n_features=128, k=4, steps=100, batch=1024, lr=3e-3, site=WHERE); t = toxic_latents(d, Y, next_in(blank, seen, rude.RUDE), next_in(blank, seen, rude.POLITE)).isel(feature=slice(1))
     ds = detox(blank, d, t.feature.values.tolist(), [s[:s.index("said:") + 5] for s in scenes(60, 2)], rude.RUDE, t["max"].values, (1.,), ("token",)); low, high = falls(ds)[0, 0, 1:].values
     assert float(t.auroc[0]) < .8 and low < .01 and high > -.01
+
+
+# --- steering at one KL (S102) ------------------------------------------------------------------------------------------------
+def test_directions_are_compared_at_one_kl_and_a_random_one_says_nothing(lm):
+    assert harmonic(.5, .5) == .5 and harmonic(0, 1) == 0 and abs(float(harmonic(1, .5)) - 2 / 3) < 1e-12
+    site = Site("mlp_post", layer=2); read = [" ".join(w[1:]) for w, _ in islice(rows(11), 40)]; x, prompt, _, token = site_vectors(lm, read, site); words = list(COUNTRIES)
+    y = torch.isin(token.roll(-1), torch.tensor([lm.answer_id(c) for c in words])) & (prompt == prompt.roll(-1)); prompts = [p[:5] for p in lm.tokens(passages(20, seed=8)).ids.tolist()]
+    ds = compare_steering(lm, {"mean": (mean_difference(x[y], x[~y], site=site), 0, 1.0), "random": (random_dictionary(x.shape[1], 1, site=site), 0, 1.0), "weak": (Components(torch.zeros(x.shape[1]), torch.eye(x.shape[1])[:1] * 1e-9, "random", site=site), 0, 1e-9)}, prompts, words, kl=.2)
+    s = steering_scores(ds, n_resamples=200); assert float(s.concept.sel(direction="mean", bound="low")) > float(s.concept.sel(direction="random", bound="high")) and np.isnan(ds.strength.sel(direction="weak")) and bool(np.isnan(s.score.sel(direction="weak")).all())
+    for name, (d, f) in dict(mean=(mean_difference(x[y], x[~y], site=site), 0), random=(random_dictionary(x.shape[1], 1, site=site), 0)).items():
+        kl = effects(lm, prompts, {"": steering_edit(d, f, float(ds.strength.sel(direction=name)), 1.0)}, at=[[]] * len(prompts)).kl_elsewhere.mean(); assert float(kl) == pytest.approx(.2, rel=.1)
+    with pytest.raises(FeatureError, match="above 0"): compare_steering(lm, {}, prompts, words, kl=0)
