@@ -6,7 +6,7 @@
 __all__ = ['OLD_NAMES', 'LENS_ABOUT', 'KNOWN', 'DL_CLASSES', 'AS_STORED', 'MARKS', 'ACTIVATIONS', 'open_dictionary',
            'write_saelens', 'save_dictionary']
 
-# %% ../../nbs/features/02_formats.ipynb #148ec5ed
+# %% ../../nbs/features/02_formats.ipynb #101798c6
 import json, re, zipfile
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from .errors import FeatureError
 from ..lm.errors import WorkbenchError
 from ..lm.results import package_version
 from ..lm.sites import Site, parse
+from ..zoo import saes
 
 # %% ../../nbs/features/02_formats.ipynb #72f7b409
 def _bad(path, why): raise FeatureError(f"{path}: {why}")
@@ -258,7 +259,7 @@ def _folder(path):
     if inside: _bad(path, f"the folder holds {len(inside)} dictionaries, open one of them: {', '.join(inside[:8])}{', ...' if len(inside) > 8 else ''}.")
     _bad(path, f"no dictionary is here: a folder has one of {', '.join(MARKS)}.")
 
-# %% ../../nbs/features/02_formats.ipynb #c1ac4f17
+# %% ../../nbs/features/02_formats.ipynb #70bfa2de
 def _fetched(name, revision):
     "The local folder of `owner/repository[/folder]` on the Hugging Face Hub: only the files of that folder are fetched; without a network, what was fetched before."
     from huggingface_hub import HfApi, snapshot_download
@@ -273,8 +274,8 @@ def _fetched(name, revision):
     return Path(snapshot_download(repo, revision=revision, allow_patterns=wanted))/inside
 
 def open_dictionary(path, revision: str | None = None) -> Dictionary:
-    "The dictionary at a file, a folder or `owner/repository/folder` on the Hub, in any of the known formats. Raises `FeatureError` with the reason."
-    at = Path(path).expanduser()
+    "The shipped dictionary of that name, or the one at a file, a folder or `owner/repository/folder` on the Hub, in any of the known formats. Raises `FeatureError` with the reason."
+    at = saes.folder(str(path)) if str(path) in saes.names() else Path(path).expanduser()
     if not at.exists():
         if not re.fullmatch(r"[\w.-]+/[\w.-]+(/[^\\]*)?", str(path)): raise FeatureError(f"There is nothing at {path}.")
         at = _fetched(str(path), revision)
