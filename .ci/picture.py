@@ -1,13 +1,16 @@
-"""The pictures in the README, taken by Chromium: a part of the tour's page, the attention explorer, and the patching grid. Run by `make outputs`."""
+"""The pictures in the README, taken by Chromium: a part of the tour's page, the attention explorer, the patching grid, and the feature browser. Run by `make outputs`."""
 import os, shutil, sys, tempfile
+from itertools import islice
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
 import workbench as wb
+from workbench.features import FeatureStore, open_dictionary
 from workbench.reporting.run import run
 from workbench.tasks.catalogue import make
-from workbench.widgets import AttentionExplorer, PatchingGrid
+from workbench.tasks.corpus import rows
+from workbench.widgets import AttentionExplorer, FeatureBrowser, PatchingGrid
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT/"nbs"/"images"
@@ -44,12 +47,24 @@ def grid(browser, folder) -> None:
     page.locator(".wb-patching").screenshot(path=IMAGES/"grid.png")
 
 
+def features(browser, folder) -> None:
+    lm, sae = wb.load("micro"), open_dictionary("micro/resid_post.2-topk")
+    store = FeatureStore(lm, sae, [" ".join(words[1:]) for words, _ in islice(rows(7), 300)], folder/"store").collect()
+    found = store.features('tok:"she" density<.05')
+    shown = FeatureBrowser(store, lm, sae, feature=int(found[0]), pins=[int(i) for i in found[:8]], per_group=1)
+    page = browser.new_page(viewport={"width": 1160, "height": 900}, color_scheme="light")
+    page.goto(shown.to_html(folder/"features.html").as_uri())
+    page.wait_for_selector(".wb-features .wb-contexts *"); page.wait_for_timeout(500)
+    box = page.locator(".wb-features").bounding_box()
+    page.screenshot(path=IMAGES/"features.png", full_page=True, clip={**box, "height": min(box["height"], 800)})
+
+
 def main() -> None:
     browser_path = os.environ.get("CHROMIUM") or shutil.which("chromium") or sys.exit("The pictures need Chromium (Debian: apt-get install chromium fonts-dejavu-core).")
     IMAGES.mkdir(exist_ok=True)
     with sync_playwright() as p, tempfile.TemporaryDirectory() as folder:
         browser = p.chromium.launch(executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"])
-        for take in (tour, explorer, grid): take(browser, Path(folder))
+        for take in (tour, explorer, grid, features): take(browser, Path(folder))
         browser.close()
     for image in sorted(IMAGES.glob("*.png")): print(image.relative_to(ROOT), image.stat().st_size)
 
