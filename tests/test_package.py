@@ -10,6 +10,7 @@ import workbench
 from conftest import ROOT, WORKBENCH
 from workbench.lm.errors import WorkbenchError
 from workbench.reporting.run import open_run
+from workbench.zoo import saes
 
 PEERS = {"transformer-lens", "nnsight", "nnterp", "pyvene", "sae-lens", "captum", "circuitsvis", "bertviz", "ecco", "inseq", "lit-nlp", "baukit", "eap",
          "auto-circuit", "circuit-tracer", "interpkit", "treescope", "penzai", "dictionary-learning", "sae-dashboard"}
@@ -97,7 +98,8 @@ def test_wheel_holds_everything(wheel):
     assert expected - held == set()
     assert {n.split(".data/data/")[1] for n in held if ".data/data/" in n} == {f"share/jupyter/labextensions/interp-workbench/{f}" for f in ("package.json", "static/lab.js")}
     assert {"workbench/reports/tour.ipynb", "workbench/reporting/static/page.js", "workbench/reporting/static/page.css"} <= held
-    assert {f"workbench/zoo/models/{n}/model.safetensors" for n in workbench.zoo.names()} <= held if hasattr(workbench.zoo, "names") else True
+    assert {f"workbench/zoo/models/{n}/model.safetensors" for n in workbench.zoo.names()} <= held
+    assert {f"workbench/zoo/saes/{n}/{f}" for n in saes.names() for f in ("sae_weights.safetensors", "cfg.json", "card.json")} <= held and len(saes.names()) == 6
     assert not [n for n in held if n.startswith(("tests/", "nbs/", "reports/", "build/"))]
 
 
