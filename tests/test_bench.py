@@ -126,3 +126,15 @@ def test_widgets_were_measured_side_by_side():
 
 def test_an_unknown_promise_is_noticed():
     with pytest.raises(StopIteration): bars([])
+
+
+def test_training_steps_were_measured_side_by_side():
+    "Every table holds every library that has the architecture, on one batch, and our gradients were those of the dense form."
+    t = [r for r in ROWS if r["group"] == "features"]; jobs = {r["job"] for r in t}
+    for job in jobs:
+        own = {r["library"]: r for r in t if r["job"] == job}; kind = next(iter(own.values()))["kind"]
+        assert set(own) == {"workbench", "sae-lens", "dictionary-learning", *(["sparsify"] if kind == "topk" else [])} and len({(r["batch"], r["d"], r["features"], r["k"], r["device"], r["dtype"], r["n"]) for r in own.values()}) == 1
+    assert {(r["size"], r["dead"]) for r in t if r["kind"] == "topk"} == {(s, 0) for s in ("128x8", "128x32", "512x8", "512x32")} | {(s, 100) for s in ("128x8", "128x32", "512x8")}
+    assert all(r["error"] < 5e-6 for r in t if "error" in r) and sum("error" in r for r in t) == 6
+    asked = dict(line.split("==") for line in (BENCH.parent / "golden" / "features" / "requirements.txt").read_text().splitlines() if "==" in line)
+    assert {r["version"] for r in t if r["library"] == "sae-lens"} == {asked["sae-lens"]} and {r["version"] for r in t if r["library"] == "sparsify"} == {asked["eai-sparsify"]}

@@ -18,7 +18,7 @@ def bars(rows: list) -> list:
         row = _one(rows, group="memory", library="Workbench", job=job)
         add(f"memory: bytes held, over the bytes of {row['what']}, at most", row["held_bytes"] / row["site_bytes"], 1.0)
     add("imports: CPU seconds of `import workbench`, at most", _one(rows, group="imports", job="import workbench")["cpu_s_median"], 0.5)
-    return found + patching_bars(rows) + widget_bars(rows)
+    return found + patching_bars(rows) + widget_bars(rows) + feature_bars(rows)
 
 
 def patching_bars(rows: list) -> list:
@@ -32,6 +32,18 @@ def patching_bars(rows: list) -> list:
             least("the same when nothing is shared", times(residual, 0), 6), least("12 layers x 12 heads at all positions, 10 of 15 tokens shared", times(heads, 10), 10),
             most("largest error of any cell, edge or preview from hooked passes or TransformerLens, GPT-2 small shape", max(r["error"] for r in exact), 1e-5),
             most("largest error of any cell from its own hooked pass, five families", max(r["error"] for r in rows if r["group"] == "cells"), 1e-5)]
+
+
+LEAST = {("topk", "128x8"): 2.9, ("topk", "512x8"): 2.7, ("topk", "128x32"): 6, ("topk", "512x32"): 3.6, ("batchtopk", "128x8"): 4}     # times sae-lens' step
+
+
+def feature_bars(rows: list) -> list:
+    "How many times the CPU time of a training step elsewhere is that of ours."
+    of = lambda kind, size, library, dead=0: _one(rows, group="features", kind=kind, size=size, library=library, dead=dead)
+    found = [dict(claim=f"dictionaries: CPU time of a {k} step in sae-lens over ours, {s}, at least", value=1 / of(k, s, "workbench")["ratio"], bar=bar, ok=1 / of(k, s, "workbench")["ratio"] >= bar) for (k, s), bar in LEAST.items()]
+    for size in ("128x8", "128x32", "512x8", "512x32"):
+        times = of("topk", size, "sparsify")["ratio"] / of("topk", size, "workbench")["ratio"]; found.append(dict(claim=f"dictionaries: CPU time of a topk step in sparsify over ours, {size}, at least", value=times, bar=1.0, ok=times >= 1))
+    return found
 
 
 PEERS = {"circuitsvis": "CircuitsVis", "bertviz": "BertViz head_view"}

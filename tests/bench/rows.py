@@ -1,7 +1,11 @@
 """What is measured: groups of jobs that run side by side, each group one list of rows."""
+import json
+import os
 import random
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from statistics import median
 
 import torch
@@ -146,5 +150,21 @@ def widgets(shape: None, repeats: int) -> list:
     return rows
 
 
+FEATURES = Path(__file__).parents[2] / "_bench" / ".features" / "bin" / "python"     # the environment of tests/golden/features/requirements.txt, where sae-lens lives
+
+
+def _dictionaries(*given) -> list:
+    "What `dictionaries.py` measures, in the environment of the libraries it measures."
+    with tempfile.NamedTemporaryFile(suffix=".json") as out:
+        python = os.environ.get("FEATURES_PYTHON", str(FEATURES)); subprocess.run([python, str(Path(__file__).with_name("dictionaries.py")), *map(str, given), "--out", out.name], check=True)
+        return json.loads(Path(out.name).read_text())
+
+
+def features(shape: None, repeats: int, device: str = "cpu", dtype: str = "float32") -> list:
+    "One training step of a sparse dictionary in four libraries, on the same batch."
+    return _dictionaries("steps", repeats, "--device", device, "--dtype", dtype)
+
+
 GROUPS = {"forward-thin": (forward, "thin", 15), "forward-llama": (forward, "llama", 11), "forward-gpt2": (forward, "gpt2", 7), "generation-thin": (generation, "thin", 7),
-          "generation-llama": (generation, "llama", 7), "patching": (patching, "gpt2", 2), "cells": (cells, None, 1), "memory": (held, "wide", 1), "imports": (imports, None, 3), "widgets": (widgets, None, 3)}
+          "generation-llama": (generation, "llama", 7), "patching": (patching, "gpt2", 2), "cells": (cells, None, 1), "memory": (held, "wide", 1), "imports": (imports, None, 3), "widgets": (widgets, None, 3),
+          "features": (features, None, 7)}

@@ -32,6 +32,8 @@ def show(row: dict):
     elif row["group"] == "cells": print(label, f"{row['cells']} cells, {row['way']}, move the answer by {row['moved']:.3g}, error {row['error']:.1e}")
     elif row["group"] == "imports": print(label, f"{row['cpu_s_median']:8.2f} s CPU (best {row['cpu_s_best']:.2f})")
     elif row["group"] == "widgets": print(label, f"{(row['html_bytes'] + row['script_bytes']) / 1e6:8.2f} MB ", page_costs(row))
+    elif row["group"] == "recovery": print(label, f"MMCS {row['mmcs']:.3f}, found {row['found']:.3f}, EV {row['explained_variance']:.3f}, L0 {row['l0']:.1f}, {row['cpu_s']:.0f} s CPU")
+    elif "wall_ms_median" in row and row["group"] == "features": print(label, f"{row['wall_ms_median']:9.2f} ms wall, {row['ratio']:6.2f}x [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]")
     elif "wall_ms_median" in row: print(label, f"{row['wall_ms_median']:9.2f} ms wall, {row['forwards']:.2f} passes, {row['ratio']:6.2f}x, error {row['error']:.1e}")
     else: print(label, f"{row['cpu_ms_median']:9.2f} ms  {row['ratio']:6.2f}x [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]  error {row.get('error', '')}" + (f"  best {row['cpu_ms_best']:.0f} ms, {row['forwards']:.2f} passes" if "forwards" in row else ""))
 
@@ -72,7 +74,8 @@ def write(name: str, rows: list):
 def write_device(device: str, dtype: str, rows: list):
     "Put the rows of a GPU beside those of the processor: `devices[name of the GPU][dtype]`."
     import torch
-    old = json.loads(RESULTS.read_text()); old.setdefault("devices", {}).setdefault(torch.cuda.get_device_name(device), {})[dtype] = rows
+    old = json.loads(RESULTS.read_text()); kept = old.setdefault("devices", {}).setdefault(torch.cuda.get_device_name(device), {})
+    kept[dtype] = [r for r in kept.get(dtype, []) if isinstance(r, dict) and r.get("group") not in {n.get("group") for n in rows}] + rows
     RESULTS.write_text(json.dumps(old, indent=1) + "\n")
 
 
@@ -81,12 +84,12 @@ def main():
     ask = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     ask.add_argument("groups", nargs="*", metavar="GROUP", help=", ".join(GROUPS)); ask.add_argument("--write", action="store_true", help="put these groups into results.json")
     ask.add_argument("--quick", action="store_true", help="two rounds of everything, to see that it runs; writes nothing")
-    ask.add_argument("--device", default="cpu", help="'cuda': the group patching on a GPU, wall time"); ask.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    ask.add_argument("--device", default="cpu", help="'cuda': the groups patching and features on a GPU, wall time"); ask.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     given = ask.parse_args(); promises = []
     if unknown := set(given.groups) - set(GROUPS): ask.error(f"no group {', '.join(unknown)}; there are {', '.join(GROUPS)}")
     if (given.device, given.dtype) != ("cpu", "float32"):
-        if given.groups != ["patching"]: ask.error("--device and --dtype are for the group patching alone")
-        rows = measure("patching", given.quick, device=given.device, dtype=given.dtype)
+        if given.groups not in (["patching"], ["features"]): ask.error("--device and --dtype are for one of the groups patching and features")
+        rows = measure(given.groups[0], given.quick, device=given.device, dtype=given.dtype)
         if given.write and given.device != "cpu": write_device(given.device, given.dtype, rows)
         return
     for name in given.groups or GROUPS:
