@@ -1,0 +1,32 @@
+"""The reports of the dialogue room: their numbers are the methods' own, under parameters of the reader's."""
+import numpy as np
+import pandas as pd
+import pytest
+
+from workbench.dialogue.donor import DonorRules, donor_seeds, strategies_of
+from workbench.dialogue.errors import DialogueError
+from workbench.dialogue.figures import forest_figure, generations_figure, strategy_shares
+from workbench.lm.errors import WorkbenchError
+from workbench.reporting.run import run
+
+
+# --- donor_game -----------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def donor(tmp_path_factory): return run("donor_game", dict(strategies="image 0.5, defects", generations=4, n=6, agents=8, seed=5, conformance="as_released"), out=tmp_path_factory.mktemp("donor"))
+
+
+def test_the_donor_report_shows_what_the_game_says(donor):
+    shown, players = donor.record["result"], strategies_of("image 0.5, defects"); rules = DonorRules(agents=8, generations=4, conformance="as_released", mutation=0.); seen, blind = (donor_seeds(players, DonorRules(**{**rules.__dict__, "known": k}), range(5, 11)) for k in (1., 0.))
+    assert shown["rules_agree_with_hand"] is True and shown["grew"]["last"] == pytest.approx(float(seen.mean_score[:, -1].median())) and shown["final_shares_against"] == pytest.approx(strategy_shares(blind).iloc[-1].to_dict())
+    assert shown["log_score_difference"]["mean"] == pytest.approx(float(np.log(seen.mean_score[:, -1] / blind.mean_score[:, -1]).mean())) and "nothing about people" in donor.page.read_text()
+
+
+def test_a_report_refuses_a_strategy_that_does_not_exist(tmp_path):
+    with pytest.raises(WorkbenchError, match="no strategy 'tit'"): run("donor_game", dict(strategies="tit 0.5"), out=tmp_path)
+
+
+# --- figures --------------------------------------------------------------------------------------------------------------
+def test_figures_draw_what_they_are_given():
+    game = donor_seeds(strategies_of("gives 0.5"), DonorRules(generations=3), 4); median = generations_figure(game).data[-1]; assert np.allclose(median.y, game.mean_score.median("seed")) and median.x.tolist() == [0, 1, 2]
+    drawn = forest_figure(pd.DataFrame(dict(estimate=[2., np.nan], low=[1., np.nan], high=[4., np.nan]), index=["a<b", "c"])).data[0]; assert drawn.error_x.array[0] == 2 and drawn.error_x.arrayminus[0] == 1 and np.isnan(drawn.x[1])
+    with pytest.raises(DialogueError, match="cannot be drawn"): forest_figure(pd.DataFrame(dict(estimate=[0.], low=[0.], high=[1.]), index=["x"]))
