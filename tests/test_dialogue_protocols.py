@@ -38,10 +38,10 @@ def test_released_rounds_hide_from_the_persuadee_what_their_prompts_do_not_hold(
 def test_the_audit_passes_without_an_observer_and_names_the_advice():
     found = {}
     for mode in OBSERVERS:
-        for seed in range(2): s = tomma(micro_case(seed), observer=mode); r = leaks(s, cast(s), 12); found[mode] = found.get(mode, 0) + r[r.hidden_from == "persuader"].leaks.sum(); last = r
-        if mode == "off": assert not last.leaks.any()
+        s = tomma(micro_case(1), observer=mode); r = leaks(s, cast(s), 12); found[mode] = r[r.hidden_from == "persuader"].leaks.sum()
+        if mode == "off": assert not r.leaks.any()
     assert found["off"] == 0 < found["boolean"] < found["advice"]
-    bad = last[(last.leaks > 0) & (last.hidden_from == "persuader")]; assert set(bad.field) <= set(SLOTS) and all("observer said it to" in c for c in bad.channel) and len(bad) >= 3
+    bad = r[(r.leaks > 0) & (r.hidden_from == "persuader")]; assert set(bad.field) <= set(SLOTS) and all("observer said it to" in c for c in bad.channel) and len(bad) >= 3
 
 
 def _wins(choice, q=.6, openness=-2.0):
@@ -59,7 +59,7 @@ def _wins(choice, q=.6, openness=-2.0):
 
 
 def test_theory_of_mind_wins_more_micro_dialogues_as_often_as_the_closed_form_says():
-    n = 300; tom, rand = play_micro(n), play_micro(n, "random"); won = {"theory_of_mind": success_rate(tom), "random": success_rate(rand)}
+    n = 240; tom, rand = play_micro(n), play_micro(n, "random"); won = {"theory_of_mind": success_rate(tom), "random": success_rate(rand)}
     for choice, w in won.items(): p = _wins(choice); assert abs(w["rate"] - p) < 3.5 * (p * (1 - p) / n) ** .5
     gap = outcomes(tom).accepted - outcomes(rand).accepted; assert gap.mean() > 2.5 * gap.std() / n ** .5
     t, r = outcomes(tom), outcomes(rand); assert all(abs(t[f"right_{s}"].mean() - .7) < 3.5 * (.21 / n) ** .5 for s in SLOTS) and t.filter(like="right_").equals(r.filter(like="right_")) and not t.too_long.any() and (t.turns == 8).all()
@@ -68,14 +68,15 @@ def test_theory_of_mind_wins_more_micro_dialogues_as_often_as_the_closed_form_sa
 
 @pytest.mark.parametrize("mode", ["boolean", "advice"])
 def test_an_observer_tells_as_many_bits_as_the_closed_form_says(mode):
-    told = []
-    for d in play_micro(80, observer=mode, seed=2):
+    told, n = [], 100; talks = play_micro(n, observer=mode, seed=2)
+    for d in talks:
         guess = {}
         for e in d.messages:
             m = (e.data or {}).get("meaning") or {}; guess |= m.get("predicted", {})
             for s, ok in m.get("right", {}).items(): r = REASONS[s.split("_")[1]]; told.append((r.index(m["true"][s]) - r.index(guess[s])) % 4 if mode == "advice" else int(ok))
-    p = np.bincount(told) / len(told); p = p[p > 0]; assert abs(-(p * np.log2(p)).sum() - observer_bits(mode, .6)) < .12 and len(told) == 320
-    assert abs(outcomes(play_micro(80, observer=mode, seed=2)).corrections.mean() - 4 * .3) < 3.5 * (4 * .21 / 80) ** .5
+    p = np.bincount(told) / len(told); exact = np.array([.3, .7] if mode == "boolean" else [.7, .1, .1, .1]); spread = np.sqrt(exact @ np.log2(exact) ** 2 - (exact @ np.log2(exact)) ** 2)      # of an entropy read off n counts
+    assert abs(-(p * np.log2(p)).sum() - observer_bits(mode, .6)) < 3.5 * spread / len(told) ** .5 and len(told) == 4 * n
+    assert abs(outcomes(talks).corrections.mean() - 4 * .3) < 3.5 * (4 * .21 / n) ** .5
 
 
 def test_success_is_no_outcome_where_agreement_is_ordered():
