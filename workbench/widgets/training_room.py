@@ -194,9 +194,9 @@ def _heard(self, message):
         try: act()
         except WidgetError as e: self.status = {**self.status, "text": str(e)}
 
-def _close(self):
+def _close(self, above=Widget.close):    # bound here: the interpreter calls close() when names are gone already
     if self.worker is not None: self.trainer.pause(); self.worker.close()
-    Widget.close(self)
+    above(self)
 for _n, _f in dict(pause=_pause, resume=_resume, stop=_stop, wait=_wait, result=_result, heard=_heard, close=_close).items(): setattr(TrainingRoom, _n, _f)
 
 # %% ../../nbs/widgets/14_training_room.ipynb #3424b4bc
