@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BUDGETS', 'STUDENT', 'MENTAL', 'FUNCTIONS', 'UTILITIES', 'BLIND', 'SITUATIONS', 'Question', 'lesson', 'asks',
            'Student', 'taught', 'lessons', 'micro_lessons', 'scores', 'chosen', 'budget_curve', 'leak', 'paired_gain',
-           'MentalModel', 'prompted', 'passages', 'useful', 'personalised', 'afterwards', 'misled']
+           'MentalModel', 'prompted', 'passages', 'stated', 'useful', 'personalised', 'afterwards', 'misled']
 
 # %% ../../nbs/dialogue/16_teacher.ipynb #4413e608
 from dataclasses import dataclass, field
@@ -218,6 +218,12 @@ def passages(n: int = 200, seed: int = 0, sentences: int = 3, situations=SITUATI
         facts = docs.passage(rng, sentences, (r, s, v) if kind != "empty" else None, [old] if old else options) if kind != "empty" else docs.passage(rng, sentences, avoid=[s, *options])
         out.append(Question(docs.ask(r, s), tuple(options), options.index(v), " ".join(docs.say(rng, f) for f in facts), _features(options, None if kind == "empty" else v, old, s), dict(situation=kind, fact=(r, s, v), known=old)))
     return out
+
+# %% ../../nbs/dialogue/16_teacher.ipynb #c0ffee16
+def stated(questions) -> np.ndarray:
+    "What a teacher thinks that has nothing but its own passage, (item, option): what the passage states, else what is commonly known, else nothing."
+    x = np.stack([q.features for q in questions]); silent = x[:, :, 0].max(1, keepdims=True) == 0
+    return softmax(8 * x[:, :, 0] + 2 * x[:, :, 1] * silent, 1)
 
 # %% ../../nbs/dialogue/16_teacher.ipynb #18510203
 def useful(ds: xr.Dataset) -> np.ndarray:
