@@ -12,12 +12,13 @@ import torch
 from sklearn.metrics import roc_auc_score, silhouette_samples
 
 import workbench
-from workbench.features.asking import Talker, opened, served
 from workbench.features.brackets import Passage, from_record, once, read, read_features, show, silent, strongest
 from workbench.features.describe import (Background, WordVectors, auc, by_asking, by_list, by_words, description_score, fitting, log_odds, over_levels, polysemanticity, prism_describe,
                                          silhouettes)
 from workbench.features.dictionary import neurons
 from workbench.features.errors import FeatureError
+from workbench.lm.answers import AskError
+from workbench.lm.asking import Talker, opened, served
 from workbench.lm.sites import Site
 from workbench.tasks.corpus import rows
 from workbench.tasks.world import ADJECTIVES, CLOTHES, COUNTRIES, MEN, SERIES, WOMEN
@@ -74,14 +75,14 @@ def test_every_call_is_kept_and_a_failed_one_is_none(tmp_path):
 def test_a_server_is_asked_through_the_client(monkeypatch):
     seen = []
     class OpenAI:
-        def __init__(self, base_url=None, api_key=None): self.chat = types.SimpleNamespace(completions=self); self.base = base_url
+        def __init__(self, base_url=None, api_key=None, max_retries=2): self.chat = types.SimpleNamespace(completions=self); self.base = base_url
         def create(self, **given): seen.append((self.base, given)); return types.SimpleNamespace(choices=[types.SimpleNamespace(message=types.SimpleNamespace(content="clothes"))])
     monkeypatch.setitem(sys.modules, "openai", types.SimpleNamespace(OpenAI=OpenAI)); ask = served("m", "there", "key", max_tokens=7)
     assert ask("what?") == "clothes" and seen == [("there", dict(model="m", messages=[dict(role="user", content="what?")], temperature=0, max_tokens=7))]
 
 def test_a_missing_client_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(FeatureError, match="pip install openai"): served("m")
+    with pytest.raises(AskError, match="pip install openai"): served("m")
 
 def test_an_opened_model_answers_with_its_own_text():
     lm = workbench.load("micro"); assert opened(lm, 3)("What is the capital of Japan ?").startswith("Tokyo")

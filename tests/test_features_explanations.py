@@ -9,7 +9,6 @@ from sklearn.metrics import f1_score, precision_score
 
 import workbench
 from workbench.experiments.intervals import wilson
-from workbench.features.asking import Talker
 from workbench.features.autointerp import ListJudge, ModelJudge, NearJudge, TalkerJudge, autointerp, detection, fuzzing, intruder, nearest_features, new_words, odd_by_vectors, quiet, simulation
 from workbench.features.brackets import Passage, read
 from workbench.features.describe import Background, Label, by_list, over_levels
@@ -17,6 +16,7 @@ from workbench.features.dictionary import Components, Sae, TopK, random_dictiona
 from workbench.features.errors import FeatureError
 from workbench.features.explanations import interchange, observe, score_explanation, swapped
 from workbench.features.find import Hidden, Part, by_asking, constant, exact, find_bench, fitted, global_only, hidden, inputs, nearest
+from workbench.lm.asking import Talker
 from workbench.lm.sites import Site
 from workbench.tasks.corpus import rows
 from workbench.tasks.world import CLOTHES, MEN, SERIES, WOMEN
