@@ -1,4 +1,4 @@
-"""Who is explained to: closed forms and bounds, released code beside the paper, planted mental models, a built-in student."""
+"""Who is explained to: closed forms and bounds, released code beside the paper, planted mental models, a built-in student; Shapley values beside all orders, axioms, a closed form."""
 import itertools
 
 import numpy as np
@@ -9,6 +9,7 @@ import workbench as wb
 from workbench.dialogue.audit import audit
 from workbench.dialogue.errors import DialogueError
 from workbench.dialogue.play import Said
+from workbench.dialogue.shapley import decides, noise_share, shapley
 from workbench.dialogue.teacher import (BUDGETS, FUNCTIONS, MentalModel, Question, Student, afterwards, asks, budget_curve, chosen, leak, lesson, lessons, micro_lessons, misled, paired_gain, passages, personalised, prompted, scores, taught, useful)
 
 UTILITY = "utility_correct_student_confidence"
@@ -102,3 +103,43 @@ def test_the_prompted_mental_model_shows_right_answers_only_when_told_to():
                                          (lambda d: Question("q", ("a",), 2), "gold=2"), (lambda d: MentalModel.fit(np.zeros((3, 2)), [0], [0]), "features"), (lambda d: micro_lessons(harmful=2), "share")])
 def test_bad_input_is_told(call, words):
     with pytest.raises(DialogueError, match=words): call(micro_lessons(20))
+
+
+# --- Shapley values ------------------------------------------------------------------------------------------------------
+
+def random_game(n, seed):
+    "A set function with all interactions, as a function of rows, and its Shapley values by all orders."
+    rng = np.random.default_rng(seed); v = {s: rng.normal() for k in range(n + 1) for s in itertools.combinations(range(n), k)}; names = [f"f{i}" for i in range(n)]
+    value = lambda row: v[tuple(i for i in range(n) if row[names[i]])]; phi = np.zeros(n)
+    for o in itertools.permutations(range(n)):
+        for k, i in enumerate(o): phi[i] += v[tuple(sorted(o[:k + 1]))] - v[tuple(sorted(o[:k]))]
+    import math
+    return (lambda rows: [value(r) for r in rows]), dict.fromkeys(names, 1), dict.fromkeys(names, 0), phi / math.factorial(n)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_shapley_values_are_the_mean_over_all_orders_and_add_up(seed):
+    f, one, zero, slow = random_game(5, seed); s = shapley(f, one, zero); assert np.abs(s - slow).max() < 1e-12 and abs(s.attrs["gap"]) < 1e-12 and s.attrs["coalitions"] == 32
+    assert np.isclose(s.sum(), s.attrs["all"] - s.attrs["none"])
+    drawn = shapley(f, one, zero, draws=150, seed=seed); assert drawn.attrs["exact"] == 0 and abs(drawn.attrs["gap"]) < 1e-9 and (np.abs(drawn - slow) < .5).all() and ((drawn.low <= slow) & (slow <= drawn.high)).sum() >= 4
+
+
+def test_dummy_symmetry_and_the_additive_model():
+    one, zero = dict(a=1, b=1, c=1), dict(a=0, b=0, c=0); s = shapley(lambda rows: [np.sin(2 * r["a"] + 2 * r["b"]) for r in rows], one, zero); assert abs(float(s[2])) < 1e-15 and abs(float(s[0] - s[1])) < 1e-12
+    rng = np.random.default_rng(3); names = list("abcdefghijklmno"); terms = {f: rng.normal(size=3) for f in names}; back = [{f: int(rng.integers(3)) for f in names} for _ in range(4)]; add = lambda rows: [sum(terms[f][r[f]] for f in names) for r in rows]
+    s = shapley(add, dict.fromkeys(names, 0), back, draws=20); assert np.abs(s - [terms[f][0] - np.mean([terms[f][b[f]] for b in back]) for f in names]).max() < 1e-9 and (s.high - s.low).max() < 1e-9     # 15 fields: sampled, and every order agrees
+
+
+def test_shapley_of_a_model_adds_up_and_the_word_that_cannot_matter_does_not():
+    template = "Speak as a {who}. Should we follow the {party} plan to {act} the {topic} {when}? <assistant>"; x = dict(who="red", party="blue", act="open", topic="school", when="now"); back = [dict(who="blue", party="red", act="rent", topic="river", when="soon"), dict(who="citizen", party="red", act="tax", topic="bridge", when="again")]
+    lm = wb.load("opinions-shallow"); direct = lambda row, o: lm.run(template.format(**row)).last_logits[0].double().softmax(-1)[lm.answer_id(o)].item()
+    s = shapley(decides(lm, template, ["Yes", "No"]), x, back); assert abs(s.attrs["gap"]) < 1e-6 and abs(s.attrs["all"] - direct(x, "Yes") / (direct(x, "Yes") + direct(x, "No"))) < 1e-5
+    assert noise_share(s, ["when", "act", "topic"])["share"] < .05 and abs(float(s.sel(field="party"))) > .1
+    odds = shapley(decides(lm, template, ["Yes", "No"], scale="log_odds"), x, back); assert np.isclose(odds.attrs["all"], np.log(s.attrs["all"] / (1 - s.attrs["all"])), atol=1e-4)
+
+
+@pytest.mark.parametrize("call, words", [(lambda f: shapley(f, dict(a=1), dict(b=1)), "the same ones"), (lambda f: shapley(f, dict(a=1), []), "background"), (lambda f: shapley(lambda rows: [np.nan] * len(rows), dict(a=1), dict(a=0)), "finite"),
+                                         (lambda f: noise_share(shapley(f, dict(a=1), dict(a=0)), ["z"]), "no field"), (lambda f: noise_share(shapley(lambda r: [1.] * len(r), dict(a=1), dict(a=0)), ["a"]), "no shares"),
+                                         (lambda f: decides(wb.load("opinions-shallow"), "{a}", ["Yes"]), "two options"), (lambda f: decides(wb.load("opinions-shallow"), "{a} {b}", ["Yes", "No"])([dict(a="red")]), "'b'")])
+def test_bad_games_are_told(call, words):
+    with pytest.raises(DialogueError, match=words): call(lambda rows: [float(r["a"]) for r in rows])
