@@ -6,6 +6,7 @@ import pytest
 from workbench.dialogue.donor import DonorRules, donor_seeds, strategies_of
 from workbench.dialogue.errors import DialogueError
 from workbench.dialogue.figures import forest_figure, generations_figure, strategy_shares
+from workbench.dialogue.teacher import micro_lessons, paired_gain
 from workbench.lm.errors import WorkbenchError
 from workbench.reporting.run import run
 
@@ -23,6 +24,18 @@ def test_the_donor_report_shows_what_the_game_says(donor):
 
 def test_a_report_refuses_a_strategy_that_does_not_exist(tmp_path):
     with pytest.raises(WorkbenchError, match="no strategy 'tit'"): run("donor_game", dict(strategies="tit 0.5"), out=tmp_path)
+
+
+# --- teacher --------------------------------------------------------------------------------------------------------------
+def test_the_teacher_report_in_closed_form(tmp_path):
+    shown = run("teacher", dict(student="micro world", n=300, harmful=.2, seed=3), out=tmp_path).record["result"]; ds = micro_lessons(300, seed=3, harmful=.2); gain = paired_gain(ds, "utility_correct_student_confidence", "random", seeds=range(3, 8))
+    assert shown["gains"]["random"] == pytest.approx(gain) and shown["gains"]["random"]["low"] > 0 and shown["accuracy"]["random"]["0"] == pytest.approx(float((ds.own_answer == ds.gold).mean()))
+    assert shown["leak"]["hindsight"] and not shown["leak"]["random"] and shown["deceived"]["random"]["1"] == pytest.approx(.5) and shown["situations"]["all"]["questions"] == 300
+
+
+def test_the_teacher_report_with_a_model_explains_where_it_helps(tmp_path):
+    shown = run("teacher", dict(n=80, demos=60, deceive=False, use_gold_label=False), out=tmp_path).record["result"]; assert shown["leak"]["mm_both"] == "" and shown["deceived"] is None and set(shown["situations"]) == {"known", "changed", "new", "empty"}
+    assert shown["gains"]["random"]["low"] > 0 and shown["area"]["hindsight"] >= max(shown["area"].values()) and shown["situations"]["new"]["told"] > shown["situations"]["empty"]["told"]
 
 
 # --- figures --------------------------------------------------------------------------------------------------------------

@@ -62,14 +62,14 @@ def forest_figure(table: pd.DataFrame, null: float = 1.0, axis: str = "odds rati
     fig.add_vline(x=null, line=dict(color="#8a94a0", dash="dash")); fig.update_yaxes(tickvals=y, ticktext=names, autorange="reversed"); fig.update_xaxes(title=axis, type="log" if ratio else "linear")
     return fig.update_layout(height=130 + 34 * len(t), width=820, template="plotly_white", margin=dict(t=80, b=60, l=240), title=html.escape(title, quote=False) + (f"<br><sub>{html.escape(note, quote=False)}</sub>" if note else ""))
 
-# %% ../../nbs/dialogue/23_figures.ipynb #4d7f8d58
-def budget_figure(curve: xr.Dataset, title: str = "accuracy per budget"):
-    "`budget_curve` as lines with 95 % bands over questions. Dashed: ranked with the right answers of the test in hand."
+# %% ../../nbs/dialogue/23_figures.ipynb #7fe3d921
+def budget_figure(curve: xr.Dataset, title: str = "accuracy per budget", bands=None):
+    "`budget_curve` as lines, with intervals over questions for the functions in `bands` (None: all). Dashed: ranked with the right answers of the test in hand."
     import plotly.graph_objects as go
     colours = ["#8a94a0", "#c9772b", "#2f6fb0", "#3f7f35", "#8a3f86", "#b0413e", "#5b8c8c"]; fig = go.Figure(); a = curve.attrs
     for i, f in enumerate(curve.function.values):
         s = curve.sel(function=f); x, colour, told = [float(b) for b in s.budget], colours[i % 7], bool(s.leak.item())
-        fig.add_trace(go.Scatter(x=[*x, *x[::-1]], y=[*s.high.values, *s.low.values[::-1]], fill="toself", mode="none", fillcolor=colour, opacity=.12, hoverinfo="skip", showlegend=False))
+        if bands is None or f in bands: fig.add_trace(go.Scatter(x=[*x, *x[::-1]], y=[*s.high.values, *s.low.values[::-1]], fill="toself", mode="none", fillcolor=colour, opacity=.12, hoverinfo="skip", showlegend=False))
         fig.add_trace(go.Scatter(x=x, y=s["mean"].values, mode="lines+markers", name=str(f).replace("_", " ") + (" (told the answers)" if told else ""), line=dict(color=colour, dash="dash" if told else "solid"), hovertemplate="%{x:.0%} explained: %{y:.3f}<extra>" + str(f) + "</extra>"))
     fig.update_xaxes(title="share of questions explained", tickformat=".0%"); fig.update_yaxes(title=a.get("metric", "accuracy"))
     return fig.update_layout(height=400, width=860, template="plotly_white", margin=dict(t=80, b=60), title=f"{html.escape(title, quote=False)}<br><sub>{html.escape(str(a.get('model')), quote=False)} · n {a.get('n')} questions · chance {a.get('chance', float('nan')):.2f} · {a.get('conformance')} · bands: {a.get('level', .95):.0%}, {a.get('interval')}</sub>")
