@@ -50,6 +50,11 @@ def test_public_names_arrive_when_asked_for():
     with pytest.raises(AttributeError, match="no attribute 'laod'"): workbench.laod
 
 
+def test_every_room_can_be_reached_from_the_package():
+    rooms = {p.parent.name for p in (ROOT/"workbench").glob("*/__init__.py")}
+    assert rooms <= set(workbench.__all__) and all(getattr(workbench, r).__name__ == f"workbench.{r}" for r in rooms)
+
+
 def test_the_readme_names_commands_that_exist():
     text = (ROOT/"README.md").read_text()
     commands = set(re.findall(r"^make (\w+)", text, re.M)) | set(re.findall(r"`make (\w+)`", text))
