@@ -16,7 +16,7 @@ from .events import Event, Events, seed_of
 from .scenario import Scenario
 from ..lm.errors import nearest
 
-# %% ../../nbs/dialogue/03_play.ipynb #14c81d52
+# %% ../../nbs/dialogue/03_play.ipynb #3e95299a
 @dataclass(frozen=True)
 class Heard:
     "A message as somebody hears it. `meaning`: its content where the speaker said it in a form that programs read. `note`: the speaker's own, and None for all others."
@@ -44,7 +44,7 @@ class View:
 
 @dataclass
 class Said:
-    "What an agent returns: the message (or the answer), and what else is known about it. `belief`: source -> value, source one of closed_form, model_logit, verbal_report, human_report."
+    "What an agent returns: the message (or the answer), and what else is known about it. `belief`: source -> value, source one of closed_form, model_logit, verbal_report, human_report. `activations`: where states are stored, or a function (run, event id) that stores them and says where."
     text: str = ""
     tokens: tuple | None = None
     meaning: dict | None = None
@@ -52,7 +52,7 @@ class Said:
     belief: dict | None = None
     model: str = ""
     cost: dict | None = None
-    activations: str | None = None
+    activations: object = None
 
 SOURCES = ("closed_form", "model_logit", "verbal_report", "human_report")
 
@@ -94,7 +94,7 @@ class Dialogue:
         "Why it could not go on, '' where it could."
         last = [e for e in self.tree.children(self.leaf) if e.kind == "failure"]; return last[-1].text if last and not self.done else ""
 
-# %% ../../nbs/dialogue/03_play.ipynb #914ba09e
+# %% ../../nbs/dialogue/03_play.ipynb #900e09c8
 def _newest(self) -> int:
     "The last message of this branch."
     mine = [e.id for e in self.tree if e.kind == "message" and e.branch == self.branch]
@@ -113,9 +113,9 @@ def _ask(self, role, seed, **more) -> Said:
     return said
 
 def _put(self, kind, role, seed, said: Said, **data) -> Event:
-    data |= {k: v for k, v in dict(meaning=said.meaning, note=said.note).items() if v is not None}; turn = len(self.messages)
+    data |= {k: v for k, v in dict(meaning=said.meaning, note=said.note).items() if v is not None}; turn = len(self.messages); kept = said.activations(self.run, len(self.tree)) if callable(said.activations) else said.activations
     return self.tree.add(self.leaf, kind, turn=turn, role=role, visible_to=self.scenario.heard_by(role) if kind == "message" else (), text=said.text, branch=self.branch, tokens=None if said.tokens is None else tuple(said.tokens),
-                         seed=seed, model=said.model, cost=said.cost, belief=said.belief, activations=said.activations, data=data or None)
+                         seed=seed, model=said.model, cost=said.cost, belief=said.belief, activations=kept, data=data or None)
 
 def _next(self) -> Event:
     "The next answer or message."
