@@ -87,3 +87,10 @@ def test_columns_code_factors_as_told():
     (lambda: columns(WINE.assign(k="one"), ["k"]), "one value only")])
 def test_what_cannot_be_fitted_is_refused_in_a_sentence(call, says):
     with pytest.raises(OrdinalError, match=says): call()
+
+
+def test_a_step_that_only_a_lower_bound_or_nobody_speaks_about_is_refused():
+    rng = np.random.default_rng(0); x = rng.integers(0, 2, 400); y = rng.integers(1, 6, 400); own = pd.DataFrame(dict(x=x))
+    for gone in ((1,), (1, 2), (5,), (3, 4, 5)):                                              # answers that the group never gives: its first steps have no finite place
+        keep = ~((x == 1) & np.isin(y, gone))
+        with pytest.raises(OrdinalError, match="no finite maximum"): ordinal(y[keep], None, own[keep])

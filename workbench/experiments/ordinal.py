@@ -110,8 +110,10 @@ def _newton(d: _Design, most=200):
     for _ in range(most):
         try: step = np.linalg.solve(info, scores.sum(0))
         except np.linalg.LinAlgError: break
-        if np.abs(d.upper @ b).max() > FAR: break
-        if scores.sum(0) @ step < 1e-12: return b
+        if max(np.abs(d.upper @ b).max(), np.abs(d.lower @ b).max()) > FAR: break
+        gain = scores.sum(0) @ step; scale = np.sqrt(np.clip(np.diag(info), 1e-300, None))
+        if not gain >= 0 or np.linalg.eigvalsh(info / np.outer(scale, scale))[0] < 1e-10: break                          # a step that no answer speaks about
+        if gain < 1e-12: return b
         size = 1.
         while (new := d.look(b + size * step))[0] < value - 1e-12 and size > 1e-10: size /= 2
         b, (value, scores, info) = b + size * step, new
