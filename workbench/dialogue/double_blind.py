@@ -192,7 +192,7 @@ def observer_bits(mode: str, clarity: float, reasons: int = 4) -> float:
     right = clarity + (1 - clarity) / reasons; h = lambda *p: float(-sum(x * np.log2(x) for x in p if x > 0))
     return {"off": 0.0, "boolean": h(right, 1 - right), "advice": h(right, *[(1 - right) / (reasons - 1)] * (reasons - 1))}[mode]
 
-# %% ../../nbs/dialogue/12_double_blind.ipynb #f0fd6484
+# %% ../../nbs/dialogue/12_double_blind.ipynb #27524a45
 def _sentences(text: str) -> int: return max(1, sum(part.strip() != "" for part in text.replace("?", ".").replace("!", ".").split(".")))
 
 def _outcome(d) -> dict:
@@ -202,9 +202,9 @@ def _outcome(d) -> dict:
     for e, (phase, role) in zip(d.messages, d.scenario.turns):
         guess |= means(e).get("predicted", {}); wrong += sum(not ok for ok in means(e).get("right", {}).values())
         if means(e).get("approach") in ("refute", "divert"): row |= dict(slot=means(e)["slot"].split("_")[1], approach=means(e)["approach"])
-    ends = d.scenario.phases[-1].limits.get("accept", "free"); p = d.beliefs().query("measure == 'agreement'"); told = [e for e, (ph, _) in zip(d.messages, d.scenario.turns) if _sentences(e.text) > ph.limits.get("sentences", 99)]
+    ends = d.scenario.phases[-1].limits.get("accept", "free"); p = [v for e in d.tree.children(d.leaf) if e.kind == "probe" and e.data["measure"] == "agreement" for v in (e.belief or {}).values()]; told = [e for e, (ph, _) in zip(d.messages, d.scenario.turns) if _sentences(e.text) > ph.limits.get("sentences", 99)]
     return row | {f"right_{s}": float(guess[s] == truth[s]) if s in guess else np.nan for s in SLOTS} | dict(corrections=wrong if "observer" in d.scenario.roles else np.nan, turns=sum(e.role in ("persuader", "persuadee") for e in d.messages), too_long=len(told),
-                  belief=float(p.value.iloc[-1]) if len(p) else np.nan, ending=ends, accepted=float(means(d.messages[-1])["agrees"]) if ends == "free" and "agrees" in means(d.messages[-1]) else np.nan)
+                  belief=p[0] if p else np.nan, ending=ends, accepted=float(means(d.messages[-1])["agrees"]) if ends == "free" and "agrees" in means(d.messages[-1]) else np.nan)
 
 def outcomes(dialogues) -> pd.DataFrame:
     "One row per dialogue: predictions right (NaN where none was made), corrections by the observer, turns, messages over their limit, the persuadee's last `belief`, `accepted` (NaN unless it was free to refuse)."
