@@ -20,7 +20,7 @@ import yaml
 
 from .errors import WorkbenchError
 
-# %% ../../nbs/lm/19_answers.ipynb #3b34c490
+# %% ../../nbs/lm/19_answers.ipynb #f6cf7c84
 class AskError(WorkbenchError):
     "A model that cannot be asked as wanted; the message names the fix."
 
@@ -36,7 +36,7 @@ def key_of(model: str, messages, settings: dict | None = None, seed: int | None 
 
 @dataclass(frozen=True)
 class Answer:
-    "What came back. `top`: ((token, log probability), ...) for the first token, where the server gave it. `cost`: NaN where no price is known. `cached`: read from disk, nothing was sent."
+    "What came back. `top`: ((token, log probability), ...) for the first token, where the server gave it. `cost`: what it cost when it was sent, NaN where no price is known. `cached`: read from disk, nothing was sent or `paid` now."
     text: str
     tokens_in: int | None = None
     tokens_out: int | None = None
@@ -45,6 +45,9 @@ class Answer:
     cost: float = math.nan
     key: str = ""
     cached: bool = False
+
+    @property
+    def paid(self) -> float: return 0.0 if self.cached else self.cost
 
 # %% ../../nbs/lm/19_answers.ipynb #006eae78
 class Prices(dict):
@@ -98,11 +101,11 @@ class Answers:
         if found: d = json.loads(found[0][0]); return Answer(**{**d, "top": tuple(map(tuple, d["top"])), "cost": math.nan if d["cost"] is None else d["cost"], "cached": True})
     def close(self): self._db.close()
 
-# %% ../../nbs/lm/19_answers.ipynb #5d92dee4
+# %% ../../nbs/lm/19_answers.ipynb #ea4f467f
 def _asked(self, send, model: str, messages, settings: dict, seed=None, prices: Prices | None = None, replay: bool = False, secrets=()) -> Answer:
     "The stored answer, or that of `send() -> Answer`, stored before it is returned. With `replay` nothing is sent. Raises `AskError` for an answer that replay does not have; what `send` raises goes through."
     key = key_of(model, messages, settings, seed); hit = self.get(key)
-    if hit is not None: self._write(("insert into calls (key, model, state, tokens_in, tokens_out, cost) values (?, ?, 'stored', 0, 0, 0)", key, model)); return replace(hit, cost=0.0)
+    if hit is not None: self._write(("insert into calls (key, model, state, tokens_in, tokens_out, cost) values (?, ?, 'stored', 0, 0, 0)", key, model)); return hit
     if replay: raise AskError(f"Replay has no answer with the key {key} ({model}, seed {seed}, prompt ending in {hide(str(messages[-1]['content'])[-40:], secrets)!r}): hold the run once without replay, with the same model, prompt, settings and seed.")
     sent = self._write(("insert into calls (key, model, state) values (?, ?, 'sent')", key, model))
     try: a = send()
