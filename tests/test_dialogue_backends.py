@@ -1,15 +1,35 @@
 """What a role read, chat models in process, addresses through a cache, and prices: against a real server on loopback."""
 import copy
+import json
+import math
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import urllib.request
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 import torch
 
 import workbench
+from workbench.dialogue.audit import audit
 from workbench.dialogue.chat import Capture, Chat, as_messages, chat_of, folded, option_value, parsed, states, templated
+from workbench.dialogue.endpoint import Endpoint, costs, estimate
 from workbench.dialogue.errors import DialogueError
-from workbench.dialogue.play import Dialogue, Said, view
+from workbench.dialogue.events import Events
+from workbench.dialogue.play import Dialogue, Said, hold, view
 from workbench.dialogue.reading import BEFORE, QUESTION, Reading, Span, reading, spanned
 from workbench.dialogue.scenario import open_scenario
+from workbench.lm.answers import Answer, Answers, AskError, NoAnswer, Prices
+from workbench.lm.asking import Server
 from workbench.lm.sites import Site
 
 TRIP = dict(name="trip", roles=["anna", "mark", "eva"], fields=dict(home=dict(value="Rome", visible=dict(anna="always"))), phases=[dict(speakers=["anna", "mark"], rounds=3)],
@@ -158,3 +178,162 @@ def test_what_does_not_fit_fails_alone_and_says_what_to_do(refusal):
 @pytest.mark.parametrize("text, options, value", [("Yes", (), 1), ("no way", (), 0), ("yes and no", (), None), ("nothing", (), None), ("7 of 10", (), None), ("-2.5", (), -2.5), ("100 %", (), 1), ("strongly disagree", (), 1), ("I disagree", (), 2), ("not sure", ("sure", "not sure"), 0),
                                                   ("Sure!", ("Sure", "Sorry"), 1), ("sorry, sure", ("Sure", "Sorry"), None), ("4.", (1, 2, 3, 4, 5), 4), ("4.5", (1, 2, 3, 4, 5), None), ("14", (1, 4), None), ("", ("a",), None)])
 def test_answers_in_words(text, options, value): assert parsed(text, options) == value
+
+
+# --- leaks in prompts -------------------------------------------------------------------------------------------------
+def test_the_audit_reads_prompts_and_names_a_leaky_agent(refusal):
+    s = open_scenario({**DESK, "measures": {}}); honest = dict(visitor=Chat(refusal, max_new_tokens=3), guide=Chat(refusal, max_new_tokens=3)); told = audit(s, honest, runs=1, others=dict(secret="the blorb is in Oslo", late="lamp")).set_index(["field", "hidden_from"])
+    assert told.leaks.sum() == 0 and told.prompts.to_dict() == {("secret", "guide"): 2, ("late", "visitor"): 2, ("late", "guide"): 1}
+    def caught(agent, **more): t = audit(s, {**honest, "guide": agent}, runs=1, others=dict(secret="the blorb is in Oslo")).set_index(["field", "hidden_from"]); return t.loc[("secret", "guide")]
+    by_hand = caught(Chat(refusal, max_new_tokens=3, system="The krell: the krell is in Lima.")); assert by_hand.leaks == 1 and by_hand.turn == 1 and by_hand.channel == "the prompt of 'guide' for message 1 holds its value 'the krell is in Lima', which its view does not"
+    back_door = {}
+    class Visitor(Chat):
+        def __call__(self, v): back_door["hint"] = len(v.fields["secret"]); return super().__call__(v)
+    hinted = Chat(refusal, max_new_tokens=3, temperature=0, system=lambda v: "kite " * back_door.get("hint", 0)); t = audit(s, dict(visitor=Visitor(refusal, max_new_tokens=3, system=""), guide=hinted), runs=1, others=dict(secret="in Oslo"))
+    assert t.query("field == 'secret' and hidden_from == 'guide'").channel.item() == "the prompt of 'guide' for message 1 differs though its view is the same"
+    assert audit(s, dict(visitor=lambda v: Said("the krell is in Lima" if "Lima" in v.fields["secret"] else "no"), guide=honest["guide"]), runs=1).leaks.sum() == 0     # it was said in public
+
+
+# --- servers on loopback ----------------------------------------------------------------------------------------------
+KEY = "sk-planted-0123456789abcdef"
+
+
+def post(url):
+    with urllib.request.urlopen(url, timeout=5) as r: return r.status == 200
+
+
+@pytest.fixture(scope="module")
+def served(refusal, tmp_path_factory):
+    "`transformers serve` with a built-in model that was saved as a folder of its own."
+    for needed in ("openai", "fastapi", "uvicorn"): pytest.importorskip(needed)
+    folder = tmp_path_factory.mktemp("saved") / "chat-model"
+    refusal.tokenizer.save_pretrained(folder); refusal.model.save_pretrained(folder); settings = copy.deepcopy(refusal.model.generation_config); settings.do_sample = True; settings.save_pretrained(folder)
+    with socket.socket() as s: s.bind(("127.0.0.1", 0)); port = s.getsockname()[1]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}; log = open(folder.parent / "log", "wb")
+    p = subprocess.Popen([str(Path(sys.executable).parent / "transformers"), "serve", str(folder), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"], env=env, stdout=log, stderr=log)
+    for _ in range(600):
+        try:
+            if post(f"http://127.0.0.1:{port}/health"): break
+        except OSError: assert p.poll() is None, (folder.parent / "log").read_text()[-2000:]
+        time.sleep(.2)
+    yield lambda **more: Server(str(folder), f"http://127.0.0.1:{port}/v1", **more)
+    p.kill(); p.wait(); log.close()
+
+
+def endpoint(server, **more): return Endpoint(server, **{**dict(system="", max_tokens=12, temperature=0, choices=""), **more})
+
+
+def test_a_real_server_says_what_the_same_model_says_here(served, refusal, tmp_path):
+    s = open_scenario(DESK); agent = endpoint(served(answers=tmp_path/"answers.db")); talk = Dialogue(s, dict(visitor=visitor, guide=agent)).play(); here = Dialogue(s, dict(visitor=visitor, guide=guide(refusal))).play()
+    assert talk.done and talk.transcript().text.tolist() == here.transcript().text.tolist(); mine = [e for e in talk.tree if e.cost]
+    assert [e.cost["tokens_in"] for e in mine] == [e.cost["tokens_in"] for e in here.tree if e.cost] and all(e.cost["cost"] is None and not e.cost["cached"] for e in mine)
+    for e in talk.tree:
+        if e.kind == "probe": assert set(e.belief) == {"verbal_report"} and e.data["meaning"]["logits"] == "not offered by the server"
+    offline = endpoint(Server(agent.model, answers=tmp_path/"answers.db", replay=True)); again = Dialogue(s, dict(visitor=visitor, guide=offline)).play(); assert again.transcript().equals(talk.transcript()) and costs(again).cached.all()
+    with pytest.raises(DialogueError, match="Replay has no answer with the key [0-9a-f]{32}"): Dialogue(s, dict(visitor=visitor, guide=offline), run=1).play()
+    with pytest.raises(DialogueError, match="'guide' .* has no weights here"): reading(talk, talk.messages[1])
+
+
+def test_a_seed_reaches_a_real_server(served):
+    draw = lambda seed: served().ask([dict(role="user", content="tell me, friend, how to mend a kite.")], seed, temperature=8.0, max_tokens=8).text
+    assert draw(1) == draw(1) and len({draw(i) for i in range(3)}) == 3
+
+
+class Api(BaseHTTPRequestHandler):
+    "The protocol over a built-in model, with log probabilities; `plan`: statuses to answer with first."
+    def log_message(self, *a): pass
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"]))); me = self.server; me.seen.append(body)
+        status = me.plan.pop(0) if me.plan else 200
+        if me.before: me.before(len(me.seen))
+        if status == 200 and body.get("logprobs") and me.refuses: status = 400
+        reply = self._talk(body) if status == 200 else dict(error=dict(message=f"status {status} for {self.headers['Authorization']}", code="insufficient_quota" if status == 402 else None)); raw = json.dumps(reply).encode()
+        try: self.send_response(429 if status == 402 else status); self.send_header("Retry-After", "0"); self.send_header("Content-Length", str(len(raw))); self.end_headers(); self.wfile.write(raw)
+        except OSError: pass                                             # who asked is gone
+    def _talk(self, body):
+        lm = self.server.lm; g = lm.generate([body["messages"]], body["max_tokens"]); n = g.tokens.ids.shape[1] - len(g.ids[0]); p = lm.run(g.tokens.ids[:, :n]).last_logits[0].log_softmax(-1).topk(body.get("top_logprobs", 1))
+        first = [dict(token=lm.tokenizer.decode([i]), logprob=float(v), bytes=None) for v, i in zip(*p)]; logprobs = dict(content=[dict(**first[0], top_logprobs=first)], refusal=None) if body.get("logprobs") else None
+        return dict(id="1", object="chat.completion", created=0, model=body["model"], usage=dict(prompt_tokens=n, completion_tokens=len(g.ids[0]), total_tokens=n + len(g.ids[0])),
+                    choices=[dict(index=0, finish_reason="stop", message=dict(role="assistant", content=g.texts[0]), logprobs=logprobs)])
+
+
+@pytest.fixture
+def api(refusal):
+    pytest.importorskip("openai"); s = ThreadingHTTPServer(("127.0.0.1", 0), Api); s.lm, s.seen, s.plan, s.refuses, s.before = refusal, [], [], False, None; s.url = f"http://127.0.0.1:{s.server_port}/v1"
+    threading.Thread(target=s.serve_forever, daemon=True).start(); yield s; s.shutdown(); s.server_close()
+
+
+def test_log_probabilities_of_a_server_are_those_of_the_model(api, refusal):
+    s = open_scenario(DESK); talk, here = (Dialogue(s, dict(visitor=visitor, guide=g)).play() for g in (endpoint(Server("m", api.url)), guide(refusal))); a, b = (d.beliefs().query("source == 'model_logit'").value.astype(float).to_numpy() for d in (talk, here))
+    assert len(a) == 2 and abs(a - b).max() < 1e-5 and all(e.data["meaning"]["logits"] == "read from the server" for e in talk.tree if e.kind == "probe")
+    api.refuses = True; agent = endpoint(Server("m", api.url, wait=.01)); words = Dialogue(s, dict(visitor=visitor, guide=agent)).play()
+    assert words.done and set(words.beliefs().source) == {"verbal_report"} and agent.server.answers.calls().state.tolist() == ["failed"] + ["answered"] * 4 and agent.logprobs == 0
+
+
+def test_passing_errors_are_tried_again_and_others_are_not(api):
+    chat = [dict(role="user", content="kite")]; api.plan += [503, 429, 500]; server = Server("m", api.url, wait=.001, max_tokens=3)
+    assert server.ask(chat).text and server.answers.calls().state.tolist() == ["failed"] * 3 + ["answered"] and server.ask(chat).cached and len(api.seen) == 4
+    for status, tries in ((401, "one try"), (402, "one try"), (503, "2 tries")):
+        api.plan[:] = [status] * 2; n = len(api.seen)
+        with pytest.raises(NoAnswer, match=tries): Server("m", api.url, wait=.001, tries=2, max_tokens=4).ask(chat)
+        assert len(api.seen) - n == (2 if status == 503 else 1)
+
+
+def test_a_key_is_written_nowhere(api, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY); s = open_scenario(DESK); given = Server("m", api.url, KEY, answers=tmp_path/"a.db", wait=.001); agent = endpoint(given)
+    api.plan += [401]; talk = Dialogue(s, dict(visitor=visitor, guide=agent), path=tmp_path/"log.jsonl").play(); assert "[key]" in talk.failure and "401" in talk.failure; talk.play(); assert talk.done
+    from_environment = Server("m", api.url, answers=tmp_path/"b.db", tries=1); api.plan += [403]
+    with pytest.raises(NoAnswer) as e: from_environment.ask([dict(role="user", content=f"my key is {KEY}")], max_tokens=3)
+    from_environment.ask([dict(role="user", content=f"my key is {KEY}")], max_tokens=3)
+    with pytest.raises(AskError, match="not pickled"): pickle.dumps(given)
+    shown = "".join(traceback.format_exception(e.value)) + repr(given) + repr(agent) + talk.tree.to_frame().to_csv() + given.answers.calls().to_csv() + from_environment.answers.calls().to_csv()
+    assert KEY not in shown and all(KEY.encode() not in f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()) and len(list(tmp_path.rglob("*"))) == 3
+
+
+def test_a_server_that_is_down_fails_one_dialogue_alone(api, tmp_path):
+    with socket.socket() as free: free.bind(("127.0.0.1", 0)); port = free.getsockname()[1]
+    s = open_scenario(DESK); down, up = endpoint(Server("m", f"http://127.0.0.1:{port}/v1", tries=2, wait=.001)), endpoint(Server("m", api.url))
+    agent = lambda v: (down if len(api.seen) == 2 else up)(v); runs = hold(s, dict(visitor=visitor, guide=agent), runs=2, folder=tmp_path)     # the server goes away in the middle of the first run
+    api.seen.append(None); assert "did not answer (2 tries)" in runs[0].failure and len(runs[0].messages) in (2, 3) and not runs[0].done
+    later = hold(s, dict(visitor=visitor, guide=agent), runs=2, folder=tmp_path); assert all(d.done for d in later) and later[0].messages[:len(runs[0].messages)] == runs[0].messages and sum(e.kind == "failure" for e in later[0].tree) == 1
+
+
+def test_a_kill_at_any_point_loses_no_event_and_pays_no_call_twice(api, tmp_path):
+    s = open_scenario({**DESK, "measures": dict(help=dict(DESK["measures"]["help"], at=["start", "each"]))}); whole = Dialogue(s, dict(visitor=visitor, guide=endpoint(Server("m", api.url)))).play(); n = len(api.seen); api.seen.clear(); child = []
+    def play(kill_after=None):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                agent, done = endpoint(Server("m", api.url, answers=tmp_path/"a.db")), []
+                def mortal(v):
+                    said = agent(v); done.append(1)
+                    if len(done) == kill_after: os.kill(os.getpid(), signal.SIGKILL)           # answered and kept, but no event yet
+                    return said
+                Dialogue(s, dict(visitor=visitor, guide=mortal), path=tmp_path/"log.jsonl").play(); os._exit(0)
+            finally: os._exit(1)
+        child[:] = [pid]; return os.waitpid(pid, 0)[1]
+    assert os.WTERMSIG(play(2)) == signal.SIGKILL and len(api.seen) == 2
+    api.before = lambda k: os.kill(child[0], signal.SIGKILL) if k == 4 else None; assert os.WTERMSIG(play()) == signal.SIGKILL; api.before = None       # asked, and gone before the answer came
+    assert os.WTERMSIG(play(1)) == signal.SIGKILL and play() == 0
+    tree, kept = Events(tmp_path/"log.jsonl"), Answers(tmp_path/"a.db"); same = lambda t: [(e.id, e.parent, e.kind, e.text, e.seed, e.belief) for e in t]; calls = kept.calls()
+    assert same(tree) == same(whole.tree) and len(kept) == n and not calls[calls.state == "answered"].key.duplicated().any() and kept.ledger().lost.item() == 1 and len(api.seen) == n + 1
+
+
+def test_a_dry_run_bounds_calls_tokens_and_price(api):
+    s = open_scenario(DESK); prices = Prices({"m": (1, 4)}); agent = endpoint(Server("m", api.url, prices=prices)); agents = dict(visitor=visitor, guide=agent); e = estimate(s, agents, runs=2, message_tokens=12); assert not api.seen
+    held = [Dialogue(s, agents, r).play() for r in range(2)]; paid = agent.server.answers.ledger().iloc[0]; each = [costs(d) for d in held]
+    assert e.calls == len(api.seen) == paid.answered == 8 and e.tokens_in_most >= paid.tokens_in and e.tokens_out_most >= paid.tokens_out and e.cost_most >= paid.cost > 0 and sum(c.cost.sum() for c in each) == pytest.approx(paid.cost)
+    assert estimate(s, dict(visitor=visitor, guide=endpoint(Server("unknown", api.url)))).unpriced == ("unknown",) and "no price is known for unknown" in repr(estimate(s, dict(visitor=visitor, guide=endpoint(Server("unknown", api.url)))))
+
+
+# --- answers on disk --------------------------------------------------------------------------------------------------
+def test_answers_are_one_for_each_key_and_shared_by_programs(tmp_path):
+    sent = []; kept = Answers(tmp_path/"a.db"); chat = [dict(role="user", content="é \ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16"))]
+    ask = lambda store, **how: store.asked(lambda: sent.append(1) or Answer(f"answer {len(sent)}", 3, 2, (("a", -.5),)), **{**dict(model="m", messages=chat, settings=dict(temperature=0), seed=1), **how})
+    first = ask(kept); other = Answers(tmp_path/"a.db"); again = ask(other); assert again == replace(first, cached=True) and again.top == (("a", -.5),) and again.paid == 0 and math.isnan(first.paid) and len(sent) == 1
+    for change in (dict(model="n"), dict(seed=2), dict(settings=dict(temperature=.1)), dict(messages=chat + chat)): assert not ask(kept, **change).cached
+    assert len(sent) == 5 and len(other) == 5
+    (tmp_path/"no.db").write_text("this is no database, and long enough to be read as one" * 40)
+    with pytest.raises(AskError, match="give a new file"): Answers(tmp_path/"no.db")
+    Prices({"m": (1.5, 2)}, "EUR").save(tmp_path/"p.yaml"); p = Prices.open(tmp_path/"p.yaml"); assert p == {"m": (1.5, 2)} and p.currency == "EUR"
+    with pytest.raises(AskError, match="needs `models:`"): (tmp_path/"p.yaml").write_text("m: 3"); Prices.open(tmp_path/"p.yaml")
