@@ -9,13 +9,13 @@ __all__ = ['FAMILIES', 'ALL', 'names', 'family', 'check', 'distinct', 'make']
 import random
 
 from ..lm.errors import nearest
-from . import boxes, capitals, chat, docs, entities, grammar, hearsay, induction, ioi, items, laundry, mcq, opinions, ordinals, refusals, rude, successors, twohop
+from . import boxes, capitals, chat, docs, entities, followups, grammar, hearsay, induction, ioi, items, laundry, mcq, opinions, ordinals, persuasion, refusals, rude, successors, twohop
 from .task import Task, TaskError
 
 # %% ../../nbs/tasks/11_catalogue.ipynb #677f1f4a
 FAMILIES = {f.name: f for f in (grammar.FAMILY, induction.FAMILY, ioi.FAMILY, successors.FAMILY, capitals.FAMILY, capitals.CONFLICTS,
                                 laundry.FAMILY, mcq.FAMILY, twohop.FAMILY, chat.FAMILY, docs.FAMILY, refusals.FAMILY, ordinals.FAMILY, boxes.FAMILY, hearsay.HEARSAY, hearsay.INTENT,
-                                entities.FAMILY, items.FAMILY, opinions.DEEP, opinions.SHALLOW, rude.FAMILY)}
+                                entities.FAMILY, items.FAMILY, opinions.DEEP, opinions.SHALLOW, rude.FAMILY, followups.FAMILY, persuasion.PERSUASION, persuasion.PERSUADER)}
 
 
 def names():

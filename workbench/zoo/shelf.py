@@ -14,7 +14,7 @@ from ..lm.errors import WorkbenchError, nearest
 
 # %% ../../nbs/zoo/04_shelf.ipynb #de0b5bbe
 MODELS = Path(str(files("workbench"))) / "zoo" / "models"
-ORDER = ["micro", "micro-llama", "micro-bert", "induction", "micro-noln", "refusal", "successor", "qa", "boxes-base", "boxes-tuned", "hearsay", "knob", "entities", "recommender", "opinions-deep", "opinions-shallow", "rude"]
+ORDER = ["micro", "micro-llama", "micro-bert", "induction", "micro-noln", "refusal", "successor", "qa", "boxes-base", "boxes-tuned", "hearsay", "knob", "entities", "recommender", "opinions-deep", "opinions-shallow", "rude", "followups", "persuadee", "persuader"]
 WRITTEN = ["constructed"]                  # weights written by hand, never trained
 
 
