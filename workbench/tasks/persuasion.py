@@ -6,10 +6,11 @@
 __all__ = ['PRIORS', 'WISHES', 'TRUSTS', 'STRENGTHS', 'ORDERS', 'SIDES', 'ANSWERS', 'ABOUT', 'MOVES', 'HIDDEN', 'PUBLIC', 'WORDS',
            'OF_BELIEF', 'OF_DESIRE', 'TURNS', 'ASKS', 'HELD', 'HEADS', 'BETA', 'CHOICES', 'PERSUASION', 'PERSUADER',
            'attitudes', 'read', 'truth', 'head_words', 'draw_levels', 'draw_states', 'spell', 'dialogues', 'blocks',
-           'grid', 'weights', 'values', 'policy', 'prefix_held', 'public', 'draw', 'draw_move']
+           'grid', 'weights', 'values', 'policy', 'prefix_held', 'public', 'draw', 'openings', 'draw_move']
 
-# %% ../../nbs/tasks/23_persuasion.ipynb #83d6ada4
+# %% ../../nbs/tasks/23_persuasion.ipynb #369f7f20
 import random
+from functools import lru_cache
 from zlib import crc32
 
 import numpy as np
@@ -60,7 +61,7 @@ def truth(words) -> float:
     n = len(r["moves"]); said, about, _ = r["asks"][-1]; b, d = attitudes([r["head"]], np.reshape(r["sources"][:n], (1, n)).astype(int), np.reshape(r["moves"], (1, n)).astype(int))
     return float((b, d)[about][0, said])
 
-# %% ../../nbs/tasks/23_persuasion.ipynb #9d584943
+# %% ../../nbs/tasks/23_persuasion.ipynb #51fb01fa
 def head_words(head) -> list: return [ws[k] for ws, k in zip(HIDDEN.values(), head)]
 
 HELD = np.array([crc32(" ".join(head_words(h)).encode()) % 1000 < 100 for h in np.ndindex(9, 5, 4, 4)]).reshape(9, 5, 4, 4)   # heads that are kept for tests
@@ -73,9 +74,10 @@ def draw_levels(rng, k, size, corner, sharp=.75):
 
 
 def draw_states(rng, n, turns=TURNS, corners=.5, held=False):
-    "(heads [n, 4], order [n], sources [n, turns], moves [n, turns]); held heads alone, or none of them."
+    "(heads [n, 4], order [n], sources [n, turns], moves [n, turns]); held heads alone (each as likely as another), or none of them."
     corner = rng.random(n) < corners; heads = np.stack([draw_levels(rng, k, (n,), corner) for k in (9, 5, 4, 4)], 1)
-    while (bad := HELD[tuple(heads.T)] != held).any(): heads[bad] = np.stack([draw_levels(rng, k, (int(bad.sum()),), corner[bad]) for k in (9, 5, 4, 4)], 1)
+    if held: heads = rng.choice(np.argwhere(HELD), size=n)
+    while not held and (bad := HELD[tuple(heads.T)]).any(): heads[bad] = np.stack([draw_levels(rng, k, (int(bad.sum()),), corner[bad]) for k in (9, 5, 4, 4)], 1)
     kind, s = rng.choice(3, p=[.45, .4, .15], size=(n, turns)), draw_levels(rng, 6, (n, turns), corner)
     return heads, rng.integers(2, size=n), rng.integers(2, size=(n, turns)), np.where(kind == 0, s, np.where(kind == 1, 6 + s, 12 + rng.integers(4, size=(n, turns))))
 
@@ -160,7 +162,7 @@ def public(rng, n, explore=.3):
         words = ["<bos>", *spell(None, order[i], sources[i], moves[i], [(t + 1, about[i, t], answer[i, t]) for t in range(TURNS)])]
         yield words, [False, False] + [f for t in range(TURNS) for f in (own[i, t], own[i, t], False, True)]
 
-# %% ../../nbs/tasks/23_persuasion.ipynb #73a088b6
+# %% ../../nbs/tasks/23_persuasion.ipynb #b1111f8e
 def _rng(rng): return np.random.default_rng(rng.getrandbits(63))
 
 
@@ -170,14 +172,13 @@ def _located(words, names) -> dict:
     return {n: (int(ends[i] - len(words[i])), int(ends[i])) for n, i in names.items()}
 
 
-def _persuadee(rng, split, about, twin):
-    "(words, words of the twin, log odds) or None where the answer or the twin's is not clear."
-    r = _rng(rng); n = int(r.integers(1, TURNS + 1)); (head,), (order,), (src,), (mv,) = draw_states(r, 1, n, held=split == "test"); k = ABOUT.index(f"ASK_{about.upper()}")
-    other, back = head.copy(), order
-    if twin == "attitude": other[k] = r.integers((9, 5)[k])
-    else: back = 1 - order
-    words, swapped = (spell(h, o, src, mv, [(n, k, None)]) for h, o in ((head, order), (other, back))); z, y = truth(words), truth(swapped)
-    return (words, swapped, z) if abs(z) >= 1 and abs(y) >= .5 and ((z > 0) == (y > 0)) == (twin == "order") else None
+def _persuadee(rng, split, about, twin, size=16):
+    "(words, words of the twin, log odds of yes) of the first of some dialogues in which both answers are clear, else None."
+    r = _rng(rng); n = int(r.integers(1, TURNS + 1)); head, order, src, mv = draw_states(r, size, n, held=split == "test"); k = ABOUT.index(f"ASK_{about.upper()}"); other = head.copy()
+    if twin == "attitude": other[:, k] = r.integers((9, 5)[k], size=size)
+    z, y = ([*attitudes(h, src, mv)][k][:, -1] for h in (head, other)); good = np.flatnonzero((abs(z) >= 1) & (abs(y) >= .5) & (((z > 0) == (y > 0)) == (twin == "order")))
+    if not len(good): return None
+    i = good[0]; return *(spell(h[i], o, src[i], mv[i], [(n, k, None)]) for h, o in ((head, order[i]), (other, 1 - order[i] if twin == "order" else order[i]))), float(z[i])
 
 
 def draw(rng, split="test", about=None, twin=None):
@@ -189,21 +190,37 @@ def draw(rng, split="test", about=None, twin=None):
     return Item(" ".join(words), answer, foil, " ".join(swapped), foil, _located(words, at), dict(kind=about, twin=twin, log_odds=z, chance=1 / 2), split)
 
 
-def _marked(row): return " ".join("=" * bool(f) + w for w, f in zip(*row) if w != "<bos>")
+@lru_cache(maxsize=2)
+def _pool(make): return [" ".join("=" * bool(f) + w for w, f in zip(*row) if w != "<bos>") for row in make(np.random.default_rng(0), 4096)]
 
 
-PERSUASION = Family("persuasion", "what a persuadee answers whose prior, wish and trust are known", draw, lambda rng: _marked(next(dialogues(_rng(rng), 1))), dict(about=["belief", "desire"], twin=["attitude", "order"]))
+PERSUASION = Family("persuasion", "what a persuadee answers whose prior, wish and trust are known", draw, lambda rng: rng.choice(_pool(dialogues)), dict(about=["belief", "desire"], twin=["attitude", "order"]))
 
-# %% ../../nbs/tasks/23_persuasion.ipynb #cb59d046
+# %% ../../nbs/tasks/23_persuasion.ipynb #a27e8695
+@lru_cache(maxsize=1)
+def openings():
+    "All openings of two turns that are kept for tests: [opening, 9] of order, then source, move, about and answer of each turn."
+    return np.array([x for x in np.ndindex(2, *(2, 16, 2, 2) * 2) if prefix_held(x[0], x[1::4], x[2::4], x[3::4], x[4::4])])
+
+
+def _drawn(r, n, split, size=24):
+    "(order [row], turns [row, 4, n]) of public dialogues of n turns: sources, moves, questions, answers."
+    order, (src, about, answer) = r.integers(2, size=size), r.integers(2, size=(3, size, n)); mv = np.where(r.random((size, n)) < .7, r.choice([4, 5, 10, 11], size=(size, n)), r.integers(16, size=(size, n)))
+    turns = np.stack([src, mv, about, answer], 1)
+    if split == "test": own = r.choice(openings(), size=size); order, turns[:, :, :2] = own[:, 0], own[:, 1:].reshape(size, 2, 4).transpose(0, 2, 1)
+    keep = [prefix_held(o, *t[:, :2]) == (split == "test") for o, t in zip(order, turns)]
+    return order[keep], turns[keep]
+
+
 def _transcript(rng, split, ask):
     "(words, twin's words, best, twin's best) where one source (or, after a source, one move) is clearly best and another in the twin, else None."
-    r = _rng(rng); n = int(r.integers(2, TURNS)); order = int(r.integers(2)); src, about, answer = r.integers(2, size=(3, n)); mv = np.where(r.random(n) < .7, r.choice([4, 5, 10, 11], size=n), r.integers(16, size=n))
-    if prefix_held(order, src, mv, about, answer) != (split == "test"): return None
-    told = [spell(None, order, src, mv, [(t + 1, about[t], a[t]) for t in range(n)]) for a in (answer, 1 - answer)]
-    p = [policy([order], [src], [mv], [(t + 1, [about[t]], [a[t]]) for t in range(n)])[0] for a in (answer, 1 - answer)]; side = int(r.integers(2))
-    p, names, tail = ([x.sum(1) for x in p], SIDES, []) if ask == "source" else ([x[side] / x[side].sum() for x in p], MOVES, [SIDES[side]])
-    best, other = (int(x.argmax()) for x in p); lead = p[0][best] - np.delete(p[0], best).max()
-    return (told[0] + tail, told[1] + tail, names[best], names[other]) if best != other and lead > (.3 if ask == "source" else .1) else None
+    r = _rng(rng); n, side = int(r.integers(2, TURNS)), int(r.integers(2)); order, t = _drawn(r, n, split); asks = lambda flip: [(i + 1, t[:, 2, i], t[:, 3, i] ^ flip) for i in range(n)]
+    p = [policy(order, t[:, 0], t[:, 1], asks(flip)) for flip in (0, 1)]; p = [x.sum(2) if ask == "source" else x[:, side] / x[:, side].sum(1, keepdims=True) for x in p]
+    best, top = [x.argmax(1) for x in p], np.sort(p[0], 1); good = np.flatnonzero((best[0] != best[1]) & (top[:, -1] - top[:, -2] > (.3 if ask == "source" else .1)))
+    if not len(good): return None
+    i, names = good[0], SIDES if ask == "source" else MOVES
+    told = [spell(None, order[i], t[i, 0], t[i, 1], [(k + 1, t[i, 2, k], t[i, 3, k] ^ flip) for k in range(n)]) + ([] if ask == "source" else [SIDES[side]]) for flip in (0, 1)]
+    return *told, names[best[0][i]], names[best[1][i]]
 
 
 def draw_move(rng, split="test", ask=None):
@@ -213,9 +230,4 @@ def draw_move(rng, split="test", ask=None):
     return Item(" ".join(words), best, other, " ".join(swapped), other, _located(words, at), dict(kind=ask, chance=1 / 2 if ask == "source" else 1 / CHOICES), split)
 
 
-def _public_document(rng):
-    r = _rng(rng)
-    return _marked(until(lambda: next(public(r, 1), None), lambda row: row is not None))
-
-
-PERSUADER = Family("persuader", "the next move of a persuader who sees no prior, wish or trust", draw_move, _public_document, dict(ask=["source", "argument"]))
+PERSUADER = Family("persuader", "the next move of a persuader who sees no prior, wish or trust", draw_move, lambda rng: rng.choice(_pool(public)), dict(ask=["source", "argument"]))
