@@ -111,7 +111,8 @@ def test_simulated_trials_recover_the_coefficients_in_as_many_intervals_as_promi
 
 def test_an_empty_cell_is_merged_and_said_and_a_planted_effect_is_found_again():
     f = simulate(2000, 5, effects={TREATMENTS[3]: 1.0}); t = analysed(f).loc[f"treatment[{TREATMENTS[3]}]"]; assert t.low < 1.0 < t.high and t.odds_ratio == pytest.approx(np.exp(t.estimate))
-    g = f[~((f.pre == 5) & (f.post == 1))]; fit, _, _, merged = fitted(g, ["treatment"]); assert merged and merged[0].startswith("5 into 4") and abs(fit.table().estimate.iloc[-1] - 1.0) < 3 * fit.table().error.iloc[-1]
+    g = f[~((f.pre == 5) & (f.post == 1))]; fit, _, merged = fitted(g, ["treatment"]); assert merged and merged[0].startswith("5 into 4") and abs(fit.table().estimate.iloc[-1] - 1.0) < 3 * fit.table().error.iloc[-1]
+    few = simulate(120, 3, effects={TREATMENTS[3]: 1.0}); few = few[(few.pre - few.post).abs() < 2]; last = analysed(few); assert last.attrs["merged"] == ["the answer before acts the same at all steps"] and last.attrs["against_proportional_odds"] == {} and np.isfinite(last.error).all()
     a = analysed(f); assert a.estimate["interaction"] == pytest.approx(a.estimate.iloc[2] - a.estimate.iloc[0] - a.estimate.iloc[1], abs=1e-6) and a.attrs["against_proportional_odds"]["df"] == 12 and a.robust_error.notna().all()
 
 

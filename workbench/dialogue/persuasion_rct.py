@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['TOPICS', 'STAGES', 'LIKERT', 'TRAITS', 'TREATMENTS', 'ARMS', 'PRE', 'ANALYSIS', 'OUTCOME', 'STEPS', 'LEVELS',
            'persona', 'debate', 'coded', 'plan', 'published', 'expected_errors', 'simulate', 'fitted', 'analysed',
-           'win_rate', 'coverage', 'effect_p', 'LikertParticipant', 'Debater', 'trial', 'locked_parts']
+           'win_rate', 'coverage', 'effect_p', 'LikertParticipant', 'Debater', 'case', 'arms', 'trial', 'locked_parts',
+           'answers']
 
 # %% ../../nbs/dialogue/13_persuasion_rct.ipynb #1a32ad51
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ def _factors(frame: pd.DataFrame) -> pd.DataFrame:
     t = pd.Categorical(frame.treatment, TREATMENTS); two = lambda yes, names: pd.Categorical.from_codes(yes.astype(int), names)
     return frame.assign(treatment=t, opponent=two(t.codes % 2, ["human", "model"]), personalised=two(t.codes // 2, ["no", "yes"]))
 
-# %% ../../nbs/dialogue/13_persuasion_rct.ipynb #301d66ad
+# %% ../../nbs/dialogue/13_persuasion_rct.ipynb #2eb28ae6
 ANALYSIS = "partial proportional odds: post ~ treatment, nominal ~ pre (backward differences); contrasts of opponent x personalised with interaction; errors robust to debates"
 OUTCOME = "agreement after the debate, coded towards the opponent's side, 1 to 5"
 
@@ -115,28 +116,32 @@ def _columns(frame, terms, pre=None):
     return frame.post.to_numpy(), columns(frame, terms), columns(pd.DataFrame(dict(pre=pd.Categorical(pre, sorted(pre.unique())))), ["pre"], backward=["pre"])
 
 def fitted(frame: pd.DataFrame, terms) -> tuple:
-    "`(fit, columns of terms, columns of the answer before, merged)`: the published model. Where no finite fit exists, answers before with the fewest different answers after are merged with their neighbour towards the middle, and `merged` says which."
+    "`(fit, again, merged)`: the published model, a function that fits other terms in the same way, and what had to be given up. Where no finite fit exists, the answer before with the fewest different answers after is merged with its neighbour towards the middle; at last the answer before acts the same at all steps."
     pre, merged, first = frame.pre, [], None
+    def fits(terms, clusters=None, shared=False):
+        y, x, own = _columns(frame, terms, pre); own = own.set_axis(x.index); return ordinal(y, pd.concat([x, own], axis=1) if shared else x, None if shared else own, clusters)
     while True:
-        y, x, own = _columns(frame, terms, pre)
-        try: return ordinal(y, x, own), x, own, merged
+        try: return fits(terms), fits, merged
         except WorkbenchError as e:
             first, levels = first or e, sorted(pre.unique())
-            if len(levels) < 3: raise first from None
+            if len(levels) < 3: break
             worst = min(levels, key=lambda v: (frame.post[pre == v].nunique(), (pre == v).sum())); i = levels.index(worst); into = levels[i + 1] if i < len(levels) / 2 else levels[i - 1]
             pre = pre.where(pre != worst, into); merged.append(f"{worst} into {into}")
+    pre = frame.pre; plain = lambda terms, clusters=None, shared=True: fits(terms, clusters, True)
+    try: return plain(terms), plain, ["the answer before acts the same at all steps"]
+    except WorkbenchError: raise first from None
 
 def analysed(frame: pd.DataFrame, cluster: str = "debate") -> pd.DataFrame:
     "Treatments against Human-Human, then the contrasts of the 2 x 2: estimate (log odds), error, robust error, z, p, low, high, odds_ratio. attrs: log_likelihood, n, the test against proportional odds, answers before that had to be merged. Raises `WorkbenchError`."
     gate = variance_gate(frame.post)
     if not gate["passes"]: raise DialogueError(f"The answers cannot be analysed: {gate['why']}.")
-    f = frame.assign(treatment=pd.Categorical(frame.treatment, [t for t in TREATMENTS if (frame.treatment == t).any()])); fit, x, own, merged = fitted(f, ["treatment"]); y = f.post.to_numpy(); parts = [fit.table().loc[list(x.columns)]]
-    robust = [ordinal(y, x, own, clusters=f[cluster]).table().error[list(x.columns)]] if cluster in f else []
+    f = frame.assign(treatment=pd.Categorical(frame.treatment, [t for t in TREATMENTS if (frame.treatment == t).any()])); fit, again, merged = fitted(f, ["treatment"]); own = list(columns(f, ["treatment"]).columns); parts = [fit.table().loc[own]]
+    robust = [again(["treatment"], clusters=f[cluster]).table().error[own]] if cluster in f else []
     if {"opponent", "personalised"} <= set(f) and f.groupby(["opponent", "personalised"], observed=True).ngroups == 4:
-        z = columns(f, ["opponent", "personalised", "opponent:personalised"]); rows = factorial(f, "opponent", "personalised"); parts.append(ordinal(y, z, own).contrast(rows))
-        if cluster in f: robust.append(ordinal(y, z, own, clusters=f[cluster]).contrast(rows).error)
+        terms, rows = ["opponent", "personalised", "opponent:personalised"], factorial(f, "opponent", "personalised"); parts.append(again(terms).contrast(rows))
+        if cluster in f: robust.append(again(terms, clusters=f[cluster]).contrast(rows).error)
     out = pd.concat(parts); out.insert(2, "robust_error", pd.concat(robust) if robust else np.nan)
-    out.attrs = dict(log_likelihood=fit.log_likelihood, n=fit.n, against_proportional_odds=likelihood_ratio(ordinal(y, pd.concat([x, own.set_axis(x.index)], axis=1)), fit), clusters=cluster if cluster in f else "", merged=merged, model=ANALYSIS)
+    small = again(["treatment"], shared=True); out.attrs = dict(log_likelihood=fit.log_likelihood, n=fit.n, against_proportional_odds=likelihood_ratio(small, fit) if len(small.b) < len(fit.b) else {}, clusters=cluster if cluster in f else "", merged=merged, model=ANALYSIS)
     return out
 
 def win_rate(odds_ratio) -> float:
@@ -188,25 +193,35 @@ class Debater:
     def __call__(self, view: View) -> Said:
         a = self.strength + self.personal * ("persona" in view.fields); return Said(f"For {view.fields['opponent_side']}: an argument of strength {a:+g}.", meaning=dict(argument=a), model="Debater")
 
-# %% ../../nbs/dialogue/13_persuasion_rct.ipynb #99f355af
+# %% ../../nbs/dialogue/13_persuasion_rct.ipynb #81d4632b
+def case(row: dict, opponents: dict, participant, stance=None, conformance: str = "paper") -> tuple:
+    "`(scenario, agents)` of one row of the allocation. `stance(rng)` -> 1 .. 5, by default drawn as in the published trial."
+    rng = np.random.default_rng(row["seed"]); start = stance(rng) if stance else int(rng.choice(5, p=PRE)) + 1
+    return debate(row["topic"], row["side"], persona(row["seed"]) if row["personalised"] == "yes" else None, dict(stance=start), row.get("first", "participant"), conformance), dict(participant=participant, opponent=opponents[row["opponent"]])
+
+def arms(rows: pd.DataFrame) -> pd.DataFrame:
+    "Rows of an allocation and their answers as a trial: with `treatment`, `debate`, and the factors in order."
+    which = rows.opponent.eq("model") + 2 * rows.personalised.eq("yes")
+    return _factors(rows.assign(treatment=np.array(TREATMENTS)[which.astype(int)], debate=rows.run))
+
 def trial(design: Design, opponents: dict, participant, stance=None, personalisation: bool = False, locked=None, folder=None, conformance: str = "paper") -> pd.DataFrame:
     "One row per debate: the design's columns, treatment, debate, pre and post (towards the opponent's side), seemed, failure. `opponents`: 'human' and 'model' -> agent. `stance(rng)` -> 1 .. 5. attrs: status, locked parts. Raises `DialogueError`."
     for k in ("human", "model"):
         if k not in opponents: raise DialogueError(f"Nobody plays the {k} opponent: give opponents={{'human': ..., 'model': ...}} (a scripted stand-in, a human seat, a model).")
     if list(design.factors) != ["opponent", "personalised"] or "topic" not in design.blocks: raise DialogueError("This trial needs the factors opponent and personalised and a block topic: make the design with plan().")
     if "yes" in design.factors["personalised"] and not personalisation: raise DialogueError("The design shows traits to opponents; personalisation is off by default: pass personalisation=True, which shows synthetic personas only.")
-    stance = stance or (lambda rng: int(rng.choice(5, p=PRE)) + 1); rows = []
+    rows = []
     for r in design.allocate().to_dict("records"):
-        rng = np.random.default_rng(r["seed"]); s = debate(r["topic"], r["side"], persona(r["seed"]) if r["personalised"] == "yes" else None, dict(stance=stance(rng)), r.get("first", "participant"), conformance)
-        d = Dialogue(s, dict(participant=participant, opponent=opponents[r["opponent"]]), r["seed"], None if folder is None else f"{folder}/debate-{r['run']}.jsonl").play(); rows.append(r | _answers(d))
-    out = pd.DataFrame(rows); out["treatment"] = np.select([out.opponent.eq("model") & out.personalised.eq("yes"), out.opponent.eq("model"), out.personalised.eq("yes")], [TREATMENTS[3], TREATMENTS[1], TREATMENTS[2]], TREATMENTS[0])
-    out = _factors(out.assign(debate=out.run)); out.attrs = dict(status=status(locked, *locked_parts(design, conformance)), conformance=conformance, outcome=OUTCOME, failed=int((out.failure != "").sum())); return out
+        s, agents = case(r, opponents, participant, stance, conformance)
+        rows.append(r | answers(Dialogue(s, agents, r["seed"], None if folder is None else f"{folder}/debate-{r['run']}.jsonl").play()))
+    out = arms(pd.DataFrame(rows)); out.attrs = dict(status=status(locked, *locked_parts(design, conformance)), conformance=conformance, outcome=OUTCOME, failed=int((out.failure != "").sum()))
+    return out
 
 def locked_parts(design: Design, conformance: str = "paper") -> tuple:
     "What `lock` is given for this trial: scenario, design, analysis, outcome."
     return debate("the topic of the block", "pro", conformance=conformance), design, ANALYSIS, OUTCOME
 
-def _answers(d: Dialogue) -> dict:
+def answers(d: Dialogue) -> dict:
     "pre, post, seemed and failure of a debate; NaN where an answer is no number from 1 to 5."
     side = d.scenario.fields["opponent_side"].value; out = dict(pre=np.nan, post=np.nan, seemed="", failure=d.failure)
     for at, name in ((-1, "pre"), (d.leaf, "post")):
