@@ -33,15 +33,14 @@ def came_from(dialogue: Dialogue) -> Event | None:
     own = [e for e in dialogue.messages if e.branch == dialogue.branch]
     return dialogue.tree[own[0].data["edited"]] if own and (own[0].data or {}).get("edited") is not None else None
 
-# %% ../../nbs/widgets/15_dialogue_data.ipynb #4c372256
+# %% ../../nbs/widgets/15_dialogue_data.ipynb #4d7b5e2f
 def eyes(dialogue: Dialogue, role: str) -> dict:
     "What is in the views of `role` along this branch: `heard` turn -> messages said when it is first there, `fields` name -> the same, `notes` its own, `asked` the questions it remembers."
-    views = [view(dialogue.scenario, dialogue.tree, leaf, role, 0, reacts=dialogue.reacts) for leaf in (-1, *(e.id for e in dialogue.messages))]
-    heard, seen, notes, asked = {}, {}, [], []
-    for t, v in enumerate(views):
-        for h in v.heard:
-            if not h.asked: heard.setdefault(h.turn, t)
-        for n in v.fields: seen.setdefault(n, t)
+    said, n = [-1, *(e.id for e in dialogue.messages)], len(dialogue.messages); look = lambda t: view(dialogue.scenario, dialogue.tree, said[t], role, 0, reacts=dialogue.reacts)
+    times = sorted({0, n} | {k for f in dialogue.scenario.fields.values() for k in f.visible.values() if 0 <= k <= n}); views = [look(t) for t in times]      # a view's fields change at these numbers only
+    heard, seen, notes, asked = {h.turn: h.turn + 1 for h in views[-1].heard if not h.asked}, {}, [], []
+    for t, v in zip(times, views):
+        for f in v.fields: seen.setdefault(f, t)
     for h in views[-1].heard:
         if h.asked: asked.append([h.turn, h.asked])
         elif h.note is not None: notes.append(h.turn)

@@ -18,7 +18,7 @@ from .colours import ramp
 from .dialogue_data import SOURCE_WORDS, series
 from .tokens import shorten
 
-# %% ../../nbs/widgets/16_dialogue_picture.ipynb #31ee96fa
+# %% ../../nbs/widgets/16_dialogue_picture.ipynb #5e4a512f
 STYLES = dict(closed_form=("-", "o"), model_logit=("--", "s"), verbal_report=(":", "^"), human_report=("-.", "D"))
 INKS = dict(light=["#2f6fb0", "#b4540a", "#3f7f35", "#8a3f86"], dark=["#6aa9e9", "#ffb454", "#9ad17f", "#d79bd0"])
 SHOWN = 24                  # messages of a still picture
@@ -33,7 +33,7 @@ def _ribbon(ax, panel, inks, ink, own=None):
     for i, part in enumerate(panel["parts"]):
         for s in part["sources"]:
             x, q, rows, (dash, mark) = np.arange(len(s["n"])), np.array(s["quantiles"], float), np.array(s["values"], float), STYLES[s["source"]]; colour = inks[(list(STYLES).index(s["source"]) if alone else i) % 4]
-            if alone and len(rows) > 1:
+            if alone and len(rows) > 1 and s is part["sources"][0]:
                 for r in rows[:60]: ax.plot(x, r, color=colour, lw=.6, alpha=.13)
                 ax.fill_between(x, q[0], q[4], color=colour, alpha=.12, lw=0); ax.fill_between(x, q[1], q[3], color=colour, alpha=.2, lw=0)
             ax.plot(x, q[2], dash, color=colour, lw=1.3, marker=mark, ms=2.5, label=f"{part['label'] + ': ' if part['label'] else ''}{s['source'].replace('_', ' ')} ({SOURCE_WORDS[s['source']]}){', median' if len(rows) > 1 else ''}")

@@ -10,7 +10,7 @@ const short = v => number(v).replace(/^(-?)0\./, "$1.").replace(/(\.\d*?)0+$/, "
 
 export function render({ model, el }) {
   const get = k => model.get(k), meta = () => get("meta"), put = values => { for (const [k, v] of Object.entries(values)) model.set(k, v); model.save_changes(); };
-  let gone = false, dark, inks, css, hover = null, editing = -1, talk = null, talkIs = "", moved = false, drawnCards = "";
+  let gone = false, dark, inks, css, hover = null, editing = -1, talk = null, talkIs = "", moved = false, drawnCards = "", lead = "";
   const ask = (kind, more = {}) => model.send({ kind, ...more }), button = (text, go, more = {}) => h("button", { text, onclick: go, ...more });
 
   // --- the page ------------------------------------------------------------------------------------------------------
@@ -104,12 +104,13 @@ export function render({ model, el }) {
   function band(g, x, y, low, high) { for (const [a, b] of stretches(low)) { g.beginPath(); for (let i = a; i <= b; i++) g.lineTo(x(i), y(low[i])); for (let i = b; i >= a; i--) g.lineTo(x(i), y(high[i])); if (a === b) g.rect(x(a) - 3, y(high[a]), 6, y(low[a]) - y(high[a])); g.fill(); } }
   function trace(g, x, y, values) { for (const [a, b] of stretches(values)) { g.beginPath(); for (let i = a; i <= b; i++) g.lineTo(x(i), y(values[i])); if (a === b) g.lineTo(x(a) + .1, y(values[a])); g.stroke(); } }
   function dot(g, kind, x, y, r = 3) { g.beginPath(); if (kind === 0) g.arc(x, y, r, 0, 7); else if (kind === 1) g.rect(x - r, y - r, 2 * r, 2 * r); else if (kind === 2) { g.moveTo(x, y - r); g.lineTo(x + r, y + r); g.lineTo(x - r, y + r); } else { g.moveTo(x, y - r); g.lineTo(x + r, y); g.lineTo(x, y + r); g.lineTo(x - r, y); } g.fill(); }
+  const leads = p => { const all = p.parts.flatMap(x => x.sources.map(s => s.source)); return all.includes(lead) ? lead : all[0]; };   // the source whose bands and runs are drawn; others are medians
   const holds = part => part.runs.includes(get("run")) || part.label === meta().runs[get("run")]?.condition;
   function ribbon(canvas, W, p, part) {
     const [g, y, x] = frame(canvas, W, p.low, p.high), many = part.runs.length > 1;
     for (const s of part.sources) {
       g.fillStyle = g.strokeStyle = inks[SHAPES[s.source]];
-      if (many) { g.globalAlpha = .13; g.lineWidth = 1; s.values.forEach(row => trace(g, x, y, row)); g.globalAlpha = .14; band(g, x, y, s.quantiles[0], s.quantiles[4]); g.globalAlpha = .22; band(g, x, y, s.quantiles[1], s.quantiles[3]); g.globalAlpha = 1; }
+      if (many && s.source === leads(p)) { g.globalAlpha = .13; g.lineWidth = 1; s.values.forEach(row => trace(g, x, y, row)); g.globalAlpha = .14; band(g, x, y, s.quantiles[0], s.quantiles[4]); g.globalAlpha = .22; band(g, x, y, s.quantiles[1], s.quantiles[3]); g.globalAlpha = 1; }
       g.setLineDash(DASHES[s.source]); g.lineWidth = 1.6; trace(g, x, y, s.quantiles[2]); g.setLineDash([]);
       const mine = part.runs.indexOf(get("run")); if (mine >= 0 && get("branch") !== "main") { g.strokeStyle = css.soft; g.lineWidth = 1.5; trace(g, x, y, s.values[mine]); }
     }
@@ -128,7 +129,8 @@ export function render({ model, el }) {
     const p = chosen(), d = talk?.difference, key = need("weights", get("run"), get("branch"), get("panel"), p?.parts[0]?.sources[0]?.source ?? "")?.said, rows = d?.rows.filter(r => r.role === p?.role && r.measure === p?.measure) ?? [], id = JSON.stringify([talkIs, get("panel"), p?.parts.map(x => [x.label, x.runs.length, x.sources.map(s => s.source)]), !!key, meta().live, get("status").state]); if (built === id) return; built = id; drawn = [];
     charts.replaceChildren(...(p ? [h("div", { className: "wb-note", text: `${p.role}: ${p.ask}` }), ...p.parts.map(part => figure(`${part.label || ""}${part.runs.length > 1 ? `${part.label ? ": " : ""}${part.runs.length} runs, median, middle 50 and 90 %` : ""}`, (c, W) => ribbon(c, W, p, part), "belief", part))] : [h("p", { className: "wb-note", text: "No beliefs were reported: give the scenario a measure, or agents that return beliefs." })]));
     const used = p ? [...new Set([...p.parts.flatMap(x => x.sources.map(s => s.source)), ...own().map(s => s.source)])] : [];
-    legend.replaceChildren(...used.map(s => h("span", { className: "wb-field" }, h("canvas", { className: "wb-key", "data-s": s, "aria-hidden": "true" }), h("span", { text: `${wordsOf(s)}: ${meta().sources[s]}` }))), ...(p?.parts.some(x => x.runs.length > 1) ? [h("span", { text: "thick: the open run; a click on a faint line opens that run" })] : []));
+    const many = p?.parts.some(x => x.runs.length > 1), choose = many && used.length > 1;
+    legend.replaceChildren(...used.map(s => h(choose ? "button" : "span", { className: "wb-field", ...(choose ? { "aria-pressed": String(s === leads(p)), title: "Show the spread of runs of this source", onclick: () => { lead = s; built = ""; drawCharts(); legend.querySelector("[aria-pressed=true]")?.focus(); } } : {}) }, h("canvas", { className: "wb-key", "data-s": s, "aria-hidden": "true" }), h("span", { text: `${wordsOf(s)}: ${meta().sources[s]}` }))), ...(many ? [h("span", { text: `thick: the open run${choose ? `; bands and faint runs: ${wordsOf(leads(p))}, of the others the median` : ""}; a click on a faint line opens that run` })] : []));
     gap.replaceChildren(...(d ? [h("h4", { text: `What the edit changed: this branch minus ${d.of}` }), h("p", { className: "wb-note", text: `Messages 0 to ${d.shared - 1} are the same events in both, so nothing can differ there. `.slice(d.shared ? 0 : 999) + (d.streams ? "After the edit each agent drew from the same random streams." : "After the edit the random streams differ.") }), ...rows.map(r => figure(wordsOf(r.source), (c, W) => bars(c, W, r.values, 110, `Difference in ${wordsOf(r.source)} by messages said: ${r.values.map((v, t) => v == null ? "" : `${t}: ${said(v)}`).filter(Boolean).slice(0, 40).join(", ")}`, d.shared))), ...(rows.length ? [] : [h("p", { className: "wb-note", text: "No belief of this panel on both sides." })])] : []));
     const b = talk?.branches ?? [], far = Math.max(1, talk?.planned ?? 1);
     tree.replaceChildren(...(b.length > 1 ? [h("h4", { text: "Branches" }), h("div", { role: "list" }, ...b.slice(-24).map(x => { const line = h("span", { className: "wb-branch" }); line.style.marginLeft = `${100 * (x.at ?? 0) / far}%`; line.style.width = `${100 * Math.max(.3, x.said - (x.at ?? 0)) / far}%`;
@@ -150,7 +152,7 @@ export function render({ model, el }) {
 
   // --- the trial -----------------------------------------------------------------------------------------------------
   function forest(canvas, W, f) {
-    const rows = f.rows.filter(r => r.estimate != null), tall = 26 + 20 * rows.length, g = sharp(canvas, W, tall), left = Math.min(W * .38, 220), right = Math.min(190, W * .33), v = [0, ...rows.flatMap(r => [r.low, r.high])].filter(x => x != null), low = Math.min(...v), high = Math.max(...v), x = t => left + 8 + (W - left - right - 16) * (t - low) / (high - low || 1);
+    const rows = f.rows.filter(r => r.estimate != null), tall = 26 + 20 * rows.length, g = sharp(canvas, W, tall), left = Math.min(W * .38, 220), right = Math.min(215, W * .4), v = [0, ...rows.flatMap(r => [r.low, r.high])].filter(x => x != null), low = Math.min(...v), high = Math.max(...v), x = t => left + 8 + (W - left - right - 16) * (t - low) / (high - low || 1);
     g.font = `11px ${css.font}`; g.textBaseline = "middle"; g.strokeStyle = css.soft; g.globalAlpha = .6; g.beginPath(); g.moveTo(x(0), 2); g.lineTo(x(0), tall - 18); g.stroke(); g.globalAlpha = 1; g.fillStyle = css.soft; g.textAlign = "center"; for (const t of roundMarks(low, high, 4)) g.fillText(short(t), x(t), tall - 8);
     rows.forEach((r, i) => { const y = 12 + 20 * i; g.fillStyle = css.ink; g.textAlign = "right"; g.fillText(shorten(r.label, Math.floor(left / 6)), left, y); g.strokeStyle = g.fillStyle = inks[0]; g.lineWidth = 2; g.beginPath(); g.moveTo(x(r.low), y); g.lineTo(x(r.high), y); g.stroke(); dot(g, 1, x(r.estimate), y, 4); g.fillStyle = css.ink; g.textAlign = "left"; g.fillText(words(r), W - right, y); });
     canvas.setAttribute("aria-label", `${f.name}: ${rows.map(r => `${r.label} ${words(r)}`).join("; ")}`);
@@ -210,7 +212,7 @@ export function render({ model, el }) {
   root.addEventListener("click", e => {
     const p = plot(e), c = e.target.closest?.("[data-t]");
     if (p) { const [t, x, y] = turnAt(e), q = chosen(), scale = (q?.high - q?.low || 1) / (HEIGHT - TOP - BOTTOM), v = q?.low + (HEIGHT - BOTTOM - y) * scale;
-      if (p.kind === "belief") for (const s of p.part.sources) { const i = nearestRun(s.values, x, v, 5 * scale); if (i >= 0 && p.part.runs.length > 1 && p.part.runs[i] !== get("run")) { put({ run: p.part.runs[i], branch: "main" }); step(t); return; } }
+      if (p.kind === "belief") for (const s of p.part.sources.filter(s => s.source === leads(q))) { const i = nearestRun(s.values, x, v, 5 * scale); if (i >= 0 && p.part.runs.length > 1 && p.part.runs[i] !== get("run")) { put({ run: p.part.runs[i], branch: "main" }); step(t); return; } }
       step(t); } else if (c && cards.contains(c) && !e.target.closest("button, textarea, input, select")) step(+c.dataset.t);
   });
   function keys(e) {

@@ -22,7 +22,7 @@ export function nearestRun(rows, x, y, reach) {           // index of the row th
 export function roundMarks(low, high, most = 4) {         // round numbers of an axis
   const raw = (high - low) / most || 1, unit = 10 ** Math.floor(Math.log10(raw)), step = [1, 2, 5, 10].map(m => m * unit).find(s => s >= raw * .999), out = [];
   for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-6; i++) out.push(+(i * step).toPrecision(6));
-  return out;
+  return out.length < 2 && most < 32 ? roundMarks(low, high, 2 * most) : out;
 }
 export const wordsOf = source => source.replaceAll("_", " ");
 export const listOf = (values, n) => Array.from({ length: n }, (_, i) => values[i] ?? null);   // {turn: value} as a row
