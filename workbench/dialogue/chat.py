@@ -22,13 +22,13 @@ from .reading import BEFORE, QUESTION, Reading, Span, spanned
 from ..lm.sites import Site
 from ..lm.tokens import TokenError, render_chat
 
-# %% ../../nbs/dialogue/09_chat.ipynb #d6d7963b
+# %% ../../nbs/dialogue/09_chat.ipynb #32938f7e
 def default_system(view: View) -> str:
     "Role, fields and limits of a view as a few lines."
     others = [r for r in view.roles if r != view.role]; lines = [f"You are {view.role}" + (f" in a dialogue with {', '.join(others)}." if others else ".")]
     lines += [f"{name}: {value}" for name, value in view.fields.items()]
     if view.limits and not view.ask: lines.append("Your next message keeps to this: " + ", ".join(f"{k} {v}" for k, v in view.limits.items()) + ".")
-    return "\n".join(lines + ["Reply with the words of your next message only."])
+    return "\n".join(lines + ["You are asked something beside the dialogue. Nobody in it hears your answer." if view.ask else "Reply with the words of your next message only."])
 
 def filled(system, view: View) -> str:
     "The system text of a role: a function of the view, a text with {field} in it, '' for none, or the default. Raises `DialogueError` for a field that is not in the view."

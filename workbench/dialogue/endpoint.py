@@ -51,16 +51,16 @@ class Endpoint:
         "The messages that are sent, as text."
         return "\n".join(f"{m['role']}: {m['content']}" for m in self.messages(view))
 
-# %% ../../nbs/dialogue/10_endpoint.ipynb #fe2bfbf3
+# %% ../../nbs/dialogue/10_endpoint.ipynb #fb563053
 def _asked(self, view: View):
-    "The answer of the server, with first tokens where it gives them."
-    how = dict(max_tokens=self.max_tokens, temperature=self.temperature); messages = self.messages(view)
-    if view.ask and view.options and self.logprobs:
-        try: return self.server.ask(messages, view.seed, **how, logprobs=True, top_logprobs=self.logprobs)
+    "The answer of the server, with first tokens where it gives them. What is stored goes before what is wished for."
+    how, messages = dict(max_tokens=self.max_tokens, temperature=self.temperature), self.messages(view)
+    wishes = [dict(logprobs=True, top_logprobs=self.logprobs), {}] if view.ask and view.options and self.logprobs else [{}]
+    for wish in [w for w in wishes if self.server.stored(messages, view.seed, **how, **w)] or wishes:
+        try: return self.server.ask(messages, view.seed, **how, **wish)
         except NoAnswer as e:
-            if e.status not in (400, 404, 422, 501): raise
+            if not wish or e.status not in (400, 404, 422, 501): raise
             self.logprobs = 0                                            # it refuses; ask for words alone from now on
-    return self.server.ask(messages, view.seed, **how)
 
 def _call(self, view: View) -> Said:
     try: a = _asked(self, view)

@@ -117,17 +117,17 @@ def _asked(self, send, model: str, messages, settings: dict, seed=None, prices: 
 
 Answers.asked = _asked
 
-# %% ../../nbs/lm/19_answers.ipynb #c260cde1
+# %% ../../nbs/lm/19_answers.ipynb #babc9b17
 def _calls(self) -> pd.DataFrame:
     "Every call: key, model, state (sent, answered, failed, stored), tokens, cost, error."
     return pd.DataFrame(self._rows("select key, model, state, tokens_in, tokens_out, cost, error from calls order by id"), columns=["key", "model", "state", "tokens_in", "tokens_out", "cost", "error"])
 
 def _ledger(self) -> pd.DataFrame:
-    "One row per model: calls answered, read from disk (stored), failed, lost on the way; tokens; cost. The cost is NaN where one of the answers has no price."
+    "One row per model: calls answered, read from disk (stored), failed, lost on the way; tokens; cost. A sum is NaN where one of the answers came without its tokens or has no price."
     rows = []
     for model, c in self.calls().groupby("model", sort=False):
         paid = c[c.state == "answered"]
-        rows.append(dict(model=model, answered=len(paid), stored=int((c.state == "stored").sum()), failed=int((c.state == "failed").sum()), lost=int((c.state == "sent").sum()), tokens_in=paid.tokens_in.sum(skipna=False), tokens_out=paid.tokens_out.sum(skipna=False), cost=float(paid.cost.astype(float).sum(skipna=False))))
+        rows.append(dict(model=model, answered=len(paid), stored=int((c.state == "stored").sum()), failed=int((c.state == "failed").sum()), lost=int((c.state == "sent").sum()), **{k: float(paid[k].astype(float).sum(skipna=False)) for k in ("tokens_in", "tokens_out", "cost")}))
     return pd.DataFrame(rows, columns=["model", "answered", "stored", "failed", "lost", "tokens_in", "tokens_out", "cost"])
 
 Answers.calls, Answers.ledger = _calls, _ledger

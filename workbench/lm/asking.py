@@ -89,7 +89,7 @@ class Server:
     def __repr__(self): return f"Server({self.model}{', replay' if self.replay else ''}: {self.answers!r})"
     def __reduce__(self): raise AskError("A server holds a key and an open connection, so it is not pickled: make it again where it is needed.")
 
-# %% ../../nbs/lm/20_asking.ipynb #13e7588a
+# %% ../../nbs/lm/20_asking.ipynb #4b3ec0a0
 def _answer(done) -> Answer:
     "The first choice of a completion."
     c, used = done.choices[0], getattr(done, "usage", None); first = (getattr(getattr(c, "logprobs", None), "content", None) or [None])[0]
@@ -109,12 +109,16 @@ def _ask(self, messages, seed: int | None = None, **settings) -> Answer:
         raise problem
 
 def _estimate(self, messages, **settings) -> Estimate:
-    "What a call would cost; nothing is sent. One that is stored costs nothing. Raises `AskError` without a bound on what is written."
+    "What a call would cost if it were sent; nothing is. Raises `AskError` without a bound on what is written."
     most = {**self.settings, **settings}.get("max_tokens") or {**self.settings, **settings}.get("max_completion_tokens")
     if not most: raise AskError(f"What {self.model} may write is not bounded, so neither is its cost: give max_tokens=.")
     return estimated(self.model, messages, int(most), self.prices)
 
-Server.ask, Server.estimate = _ask, _estimate
+def _stored(self, messages, seed: int | None = None, **settings) -> bool:
+    "Whether the answer to a call is on disk."
+    return self.answers.get(key_of(self.model, messages, {**self.settings, **settings}, seed)) is not None
+
+Server.ask, Server.estimate, Server.stored = _ask, _estimate, _stored
 
 # %% ../../nbs/lm/20_asking.ipynb #c3e0d9b5
 def served(model: str, base_url: str | None = None, api_key: str | None = None, path=None, tries: int = 4, client=None, **options) -> Talker:
