@@ -18,10 +18,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 import workbench
 from workbench.dialogue.audit import audit
-from workbench.dialogue.chat import Capture, Chat, as_messages, chat_of, folded, option_value, parsed, states, templated
+from workbench.dialogue.chat import Capture, Chat, as_messages, chat_of, folded, option_value, parsed, plain_lines, states, templated
 from workbench.dialogue.endpoint import Endpoint, costs, estimate
 from workbench.dialogue.errors import DialogueError
 from workbench.dialogue.events import Events
@@ -133,6 +135,17 @@ def test_spans_are_exact_in_other_templates_even_for_words_of_the_template(name,
     text, marks = templated(tok, folded(chat_of(r.view, "user user")) if agent.fold else chat_of(r.view, "user user"))
     assert agent.fold == (name == "no_system") and [text[a:b] for a, b, *_ in marks] == ["user user", "user", "assistant", "system : user"] and text == agent.prompt(r.view)
     for turn, said in zip((-1, 0, 1, 2), ["user user", *says]): assert r.ids[r.positions(turn)].tolist() == tok(said, add_special_tokens=False)["input_ids"]
+
+
+def test_spans_are_exact_where_tokens_are_bytes_that_join_across_lines(refusal):
+    bpe = Tokenizer(models.BPE()); bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False); bpe.decoder = decoders.ByteLevel(); says = ["Hello there.", "Why?\nBecause é.", "  I see. ", "user: so?", "Yes.", "No!"]
+    bpe.train_from_iterator(["a: Hello there.\nb: Why?\nBecause é.\nuser assistant so?\n"] * 50, trainers.BpeTrainer(vocab_size=320, special_tokens=["<|im_start|>", "<|im_end|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+    tok = PreTrainedTokenizerFast(tokenizer_object=bpe); lm = copy.copy(refusal); lm.tokenizer = tok; s = open_scenario(dict(name="w", roles=["a", "b", "c"], phases=[dict(speakers=["a", "b", "c"], rounds=2)])); talk = Dialogue(s, {r: lambda v: Said(says[v.said]) for r in s.roles}).play()
+    tok.chat_template = TEMPLATES["chatml"]; chat = chat_of(view(s, talk.tree, talk.leaf, "a", 0, ask="And now?"))
+    for text, marks in (templated(tok, chat), plain_lines(chat, "a")):
+        ids, spans = spanned(lm, text, marks); covered = [p for x in spans for p in range(x.start, x.stop)]; assert tok.decode(ids) == text and len(set(covered)) == len(covered)
+        for x in spans:
+            if x.turn >= 0: assert tok.decode(ids[x.start:x.stop]).strip() == says[x.turn].strip()
 
 
 def test_a_template_that_changes_messages_is_refused_and_none_at_all_gives_lines(refusal):
@@ -268,6 +281,7 @@ def test_log_probabilities_of_a_server_are_those_of_the_model(api, refusal):
     assert len(a) == 2 and abs(a - b).max() < 1e-5 and all(e.data["meaning"]["logits"] == "read from the server" for e in talk.tree if e.kind == "probe")
     api.refuses = True; agent = endpoint(Server("m", api.url, wait=.01)); words = Dialogue(s, dict(visitor=visitor, guide=agent)).play()
     assert words.done and set(words.beliefs().source) == {"verbal_report"} and agent.server.answers.calls().state.tolist() == ["failed"] + ["answered"] * 4 and agent.logprobs == 0
+    n = len(api.seen); again = Dialogue(s, dict(visitor=visitor, guide=endpoint(Server("m", answers=agent.server.answers, replay=True)))).play(); assert again.transcript().equals(words.transcript()) and again.beliefs().equals(words.beliefs()) and len(api.seen) == n
 
 
 def test_passing_errors_are_tried_again_and_others_are_not(api):
@@ -333,6 +347,7 @@ def test_answers_are_one_for_each_key_and_shared_by_programs(tmp_path):
     first = ask(kept); other = Answers(tmp_path/"a.db"); again = ask(other); assert again == replace(first, cached=True) and again.top == (("a", -.5),) and again.paid == 0 and math.isnan(first.paid) and len(sent) == 1
     for change in (dict(model="n"), dict(seed=2), dict(settings=dict(temperature=.1)), dict(messages=chat + chat)): assert not ask(kept, **change).cached
     assert len(sent) == 5 and len(other) == 5
+    kept.asked(lambda: Answer("no count"), "silent", chat, {}); assert kept.ledger().set_index("model").loc["silent", ["tokens_in", "tokens_out", "cost"]].isna().all() and kept.ledger().answered.tolist() == [4, 1, 1]
     (tmp_path/"no.db").write_text("this is no database, and long enough to be read as one" * 40)
     with pytest.raises(AskError, match="give a new file"): Answers(tmp_path/"no.db")
     Prices({"m": (1.5, 2)}, "EUR").save(tmp_path/"p.yaml"); p = Prices.open(tmp_path/"p.yaml"); assert p == {"m": (1.5, 2)} and p.currency == "EUR"
