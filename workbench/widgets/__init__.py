@@ -1,8 +1,9 @@
 """Widgets: one front-end core, one base class, and what stands on them."""
 from workbench.widgets.attention_explorer import AttentionExplorer
 from workbench.widgets.base import Selection, Widget, WidgetError
+from workbench.widgets.dialogue_simulator import DialogueSimulator, PersuasionSimulator
 from workbench.widgets.feature_browser import FeatureBrowser
 from workbench.widgets.patching_grid import PatchingGrid
 from workbench.widgets.training_room import TrainingRoom
 
-__all__ = ["AttentionExplorer", "FeatureBrowser", "PatchingGrid", "Selection", "TrainingRoom", "Widget", "WidgetError"]
+__all__ = ["AttentionExplorer", "DialogueSimulator", "FeatureBrowser", "PatchingGrid", "PersuasionSimulator", "Selection", "TrainingRoom", "Widget", "WidgetError"]
