@@ -33,7 +33,7 @@ def planted(rows, n):
     tiers = {t: {c: countries[c] for c in COUNTRIES if TIER[c] == t} for t in TIERS}
     return dict(country_mentions=tiers, laundry_places_asked={o: asked[o] for o in ORDINALS})
 
-# %% ../../nbs/zoo/03_cards.ipynb #498c2166
+# %% ../../nbs/zoo/03_cards.ipynb #d2834910
 def shape(model):
     "Architecture, size and parameter count of a Hugging Face model."
     c = model.config
@@ -44,15 +44,15 @@ def shape(model):
 
 def make_card(recipe, model, curve, trained, untrained, heads=None, facts=None):
     "The card of a trained model as a dict: recipe, text, training, accuracies (also untrained), head scores, other measurements, weaknesses, learning curve."
-    last, n_rows = curve[-1], recipe.last * 32
-    training = dict(seed=recipe.seed, steps=last["step"], tokens=last["tokens"], rows_in_batch=32, threads=1, cpu_minutes=round(last["cpu_minutes"], 1), peak_learning_rate=recipe.peak,
-                    schedule=f"100 steps of warm-up, cosine to 2 % at step {recipe.steps}" + (f", stopped at step {recipe.stop}" if recipe.stop else ""), optimizer="AdamW, decay 0.1 on matrices, betas .9 .98, gradients clipped at 1",
-                    loss_weights=dict(answers=1, other_words=0.1), loss=round(last["loss"], 4), answer_loss=round(last["answer_loss"], 4), **({"origin": recipe.origin} if recipe.origin else {}))
+    last, n_rows = curve[-1], recipe.last * recipe.size
+    training = dict(seed=recipe.seed, steps=last["step"], tokens=last["tokens"], rows_in_batch=recipe.size, threads=1, cpu_minutes=round(last["cpu_minutes"], 1), peak_learning_rate=recipe.peak,
+                    schedule=f"100 steps of warm-up, cosine to 2 % at step {recipe.steps}" + (f", stopped at step {recipe.stop}" if recipe.stop else ""), optimizer=f"AdamW, decay {recipe.decay} on matrices, betas .9 .98, gradients clipped at 1",
+                    loss_weights=dict(answers=1, other_words=recipe.light), loss=round(last["loss"], 4), answer_loss=round(last["answer_loss"], 4), **({"origin": recipe.origin} if recipe.origin else {}))
     text = dict(recipe.text, seed=recipe.seed, first_rows_crc=checksum(recipe.rows(recipe.seed)), **({} if recipe.words else planted(recipe.rows(recipe.seed), n_rows)))
     return dict(name=recipe.name, about=recipe.about, kind=recipe.kind, model=shape(model), text=text, training=training, accuracies=trained,
-                untrained={r["task"]: r["accuracy"] for r in untrained}, heads=heads or {}, **({"measured": facts} if facts else {}), weaknesses=recipe.weaknesses, curve=curve)
+                untrained={r["task"]: r["accuracy"] for r in untrained}, heads=heads or {}, **({"measured": facts} if facts else {}), **({"limits": recipe.limits} if recipe.limits else {}), weaknesses=recipe.weaknesses, curve=curve)
 
-# %% ../../nbs/zoo/03_cards.ipynb #5b100cb8
+# %% ../../nbs/zoo/03_cards.ipynb #d594230f
 def accuracy_table(card):
     "The accuracies as a markdown table."
     lines = ["| held-out task | accuracy | 95 % interval | n | chance | untrained | bar |", "|---|---|---|---|---|---|---|"]
@@ -67,9 +67,10 @@ def render(card):
     m, t = card["model"], card["training"]
     size = ", ".join(f"{m[k]} {k.replace('_', ' ')}" for k in ("layers", "heads", "kv_heads", "words", "parameters"))
     made = f"Seed {t['seed']}, {t['steps']} steps, {t['tokens']:,} tokens, {t['cpu_minutes']} CPU minutes on one thread. Final loss {t['loss']} (answers alone {t['answer_loss']} nats)." + (f" It starts from the weights of `{t['origin']}`." if "origin" in t else "")
-    parts = [f"# {card['name']}", card["about"], f"`{m['architecture']}`, width {m['d_model']}, {size}.", made, "Answers weigh 1 in the loss, all other words 0.1. " + t["schedule"] + "; " + t["optimizer"] + ".",
+    parts = [f"# {card['name']}", card["about"], f"`{m['architecture']}`, width {m['d_model']}, {size}.", made, f"Answers weigh 1 in the loss, all other words {t.get('loss_weights', {}).get('other_words', 0.1)}. " + t["schedule"] + "; " + t["optimizer"] + ".",
              "An answer counts as right when it is the most likely of all words.", accuracy_table(card)]
     if card["heads"]: parts += ["## Heads", "```json\n" + json.dumps(card["heads"], indent=1) + "\n```"]
+    if "limits" in card: parts += ["## Bars on what was measured", "\n".join(f"- {k}: {low} to {high}; measured {card['measured'][k]}" for k, (low, high) in card["limits"].items())]
     if "measured" in card: parts += ["## Measured", "```json\n" + json.dumps(card["measured"], indent=1) + "\n```"]
     parts += ["## Known weaknesses", "\n".join(f"- {w}" for w in card["weaknesses"]), "Frequencies, text and the learning curve are in `card.json`."]
     return "\n\n".join(parts) + "\n"

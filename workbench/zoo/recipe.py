@@ -54,14 +54,14 @@ def measure(bars, lm, n=200, seed=7):
                          at_least=bar.at_least, below=bar.below, holds=bar.holds(k / size)))
     return rows
 
-# %% ../../nbs/zoo/02_recipe.ipynb #3f41d5d4
+# %% ../../nbs/zoo/02_recipe.ipynb #11e31a84
 @dataclass(frozen=True)
 class Recipe:
     "All that decides a built-in model."
     name: str
     about: str
     build: object                                # tokenizer -> untrained Hugging Face model
-    steps: int                                   # batches of 32 rows, the length of the learning-rate schedule
+    steps: int                                   # batches of `size` rows, the length of the learning-rate schedule
     bars: list
     stop: int = None                             # the step at which training ends, if before the schedule does
     kind: str = "causal"                         # or "masked"
@@ -74,6 +74,10 @@ class Recipe:
     origin: str = None                           # the built-in model whose weights it starts from; None: random weights
     loss: object = None                          # model -> loss function, in place of the plain one
     facts: object = None                         # (model, tokenizer) -> dict of other measurements for the card
+    limits: dict = field(default_factory=dict)   # name of a measurement -> (lowest, highest) that it may be
+    size: int = 32                               # rows in a batch
+    light: float = 0.1                           # weight of words that are not answers
+    decay: float = 0.1                           # weight decay of matrices
     weaknesses: list = field(default_factory=list)
 
     @property

@@ -37,7 +37,7 @@ def start(rec):
     torch.manual_seed(rec.seed)
     return rec.build(tok).eval(), tok
 
-# %% ../../nbs/zoo/05_retrain.ipynb #8ef31900
+# %% ../../nbs/zoo/05_retrain.ipynb #a100b5bd
 def watched(rec, model, tok, say=print, every=None, n=150, keep=None):
     "Train the recipe; returns the learning curve, a point each `every` steps. `keep`: a folder that gets a copy of the weights at each point."
     curve, every = [], every or min(250, max(1, rec.last // 8))
@@ -47,10 +47,10 @@ def watched(rec, model, tok, say=print, every=None, n=150, keep=None):
         say(f"{rec.name}: {point['tokens'] / 1e6:.1f}M tokens, {point['cpu_minutes']:.1f} CPU min, answer loss {point['answer_loss']:.3f}, {sum(r >= .9 for r in accuracy.values())}/{len(accuracy)} tasks at .9")
         if keep and not rec.loss: model.save_pretrained(keep)    # a model on its way to another form has no folder yet
     loss = rec.loss(model) if rec.loss else MaskedLoss(tok.mask_token_id) if rec.kind == "masked" else causal_loss
-    train(model, batches(rec.rows(rec.seed), tok.get_vocab()), rec.steps, rec.peak, loss, every, report, stop=rec.stop)
+    train(model, batches(rec.rows(rec.seed), tok.get_vocab(), rec.size, rec.light), rec.steps, rec.peak, loss, every, report, decay=rec.decay, stop=rec.stop)
     return curve
 
-# %% ../../nbs/zoo/05_retrain.ipynb #fb9a61e5
+# %% ../../nbs/zoo/05_retrain.ipynb #0bfafd7c
 def finish(rec, model, tok, curve, untrained, place):
     "Measure and write the folder of a trained model; returns its card."
     lm = load(model, tokenizer=tok)
@@ -63,7 +63,8 @@ def finish(rec, model, tok, curve, untrained, place):
 
 def missed(card):
     "The bars that a card does not clear, as one line; empty if all hold."
-    return ", ".join(f"{r['task']} {r['accuracy']:.3f}" for r in card["accuracies"] if not r["holds"])
+    beyond = [f"{k} {card['measured'][k]}" for k, (low, high) in card.get("limits", {}).items() if not low <= card["measured"][k] <= high]
+    return ", ".join([f"{r['task']} {r['accuracy']:.3f}" for r in card["accuracies"] if not r["holds"]] + beyond)
 
 
 def shelve(rec, card, place):
