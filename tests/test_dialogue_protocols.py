@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 from scipy.special import expit
 
+from workbench.dialogue.chat import chat_of
 from workbench.dialogue.double_blind import (EFFECT, GAIN, MINOR, OBSERVERS, REASONS, SLOTS, UNKNOWN, as_prompted, cast, leaks, micro_case, observer_bits, outcomes, play_micro, success_rate, tomma, visibility)
 from workbench.dialogue.errors import DialogueError
 from workbench.dialogue.persuasion_rct import (LEVELS, STEPS, TREATMENTS, Debater, LikertParticipant, analysed, coded, coverage, debate, effect_p, expected_errors, fitted, locked_parts, persona, plan, published, simulate, trial, win_rate)
@@ -27,6 +28,8 @@ def test_nothing_private_is_in_any_view_of_the_persuader_side(observer, preventi
     def anybody(v): seen.append(v); return Said("yes", meaning=dict(agrees=True))
     s = tomma(case, observer); d = Dialogue(s, {r: anybody for r in s.roles}).play(); assert d.done and sum(e.role in ("persuader", "persuadee") for e in d.messages) == (8 if preventive else 6)
     assert all("SECRET" not in repr(v) for v in seen if v.role in ("persuader", "predictor")) and all(repr(v).count("SECRET") == (6 if preventive else 3) for v in seen if v.role == "persuadee")
+    assert all("SECRET" not in repr(chat_of(v)) and "sentences 2" in repr(chat_of(v)) for v in seen if v.role == "persuader" and v.said == 0)            # what a language model is given
+    assert not any("SECRET" in repr(chat_of(v)) for v in seen if v.role in ("persuader", "predictor"))
     assert not any(h.role in ("predictor", "observer") for v in seen if v.role == "persuadee" for h in v.heard) and ("observer" in s.roles) == (observer != "off")
     see = visibility(s); assert (see.loc[[n for n in SLOTS if n in s.fields], ["persuader", "predictor"]] == "").all(axis=None)
 

@@ -18,7 +18,7 @@ import pandas as pd
 
 from .errors import DialogueError
 from .events import Events
-from .persuasion_rct import _factors, fitted, published
+from .persuasion_rct import with_factors, fitted, published
 from .play import Dialogue
 from .scenario import Field, Phase, Scenario
 
@@ -90,7 +90,7 @@ def load_rct(path) -> pd.DataFrame:
             raw, pro = t[f"agreement_{when}_likert"], t.opponent_side.str.upper() == "PRO"; bad = np.where(pro, raw, 6 - raw) != t[f"side_agreement_{when}_likert"]
             if bad.any(): raise DialogueError(f"{path}, row {int(np.flatnonzero(bad)[0]) + 2}: agreement coded towards the opponent's side does not fit agreement with the proposition.")
     out = pd.DataFrame(dict(treatment=t.treatment_type, pre=t[_RCT[5]].astype(int), post=t[_RCT[6]].astype(int), debate=t.debate_id, topic=t.topic, side=t.participant_side.str.lower(), seemed=t.get("perceived_opponent", "")))
-    out = _factors(out); out.attrs = dict(terms=TERMS["rct"], source=str(path), rows=len(out)); return out
+    out = with_factors(out); out.attrs = dict(terms=TERMS["rct"], source=str(path), rows=len(out)); return out
 
 def reproduced(frame: pd.DataFrame) -> pd.DataFrame:
     "The 23 coefficients: published and fitted, estimate and error, and their differences."
