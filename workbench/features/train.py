@@ -58,7 +58,7 @@ def as_source(source):
     if all(hasattr(source, a) for a in ("batch", "held_out", "about", "d_in", "d_out")): return source
     raise FeatureError("A source is a tensor (n, d), a pair of tensors (x, target), a Superposition, or an activation store.")
 
-# %% ../../nbs/features/09_train.ipynb #86c2093b
+# %% ../../nbs/features/09_train.ipynb #d3d88013
 @dataclass
 class Progress:
     "How far a training is. `record` is the newest line of the history."
@@ -69,7 +69,7 @@ class Progress:
     @property
     def share(self): return self.step / max(1, self.steps)
 
-SETTINGS = dict(steps=1000, batch=4096, lr=1e-3, warmup=0, decay=0.2, seed=0, scale="unit", window=None, report_every=50, save_every=200, held_out=4096, sparsity_warmup=0.0)
+SETTINGS = dict(steps=1000, batch=4096, lr=1e-3, warmup=0, decay=0.2, seed=0, scale="unit", window=None, report_every=50, save_every=200, held_out=4096, sparsity_warmup=0.0, start="random", betas=(0.9, 0.999))
 
 class Trainer:
     "Trains one dictionary on a source. `steps()` yields `Progress`; `pause`, `stop`, `result`. With a `folder`: history.jsonl, a state to go on from, and the dictionary itself."
@@ -79,10 +79,11 @@ class Trainer:
         self.settings = SETTINGS | {k: options.pop(k) for k in list(options) if k in SETTINGS}; self.options = options
         self.n_features = n_features or 8 * self.source.d_in; s = self.settings; s["window"] = s["window"] or 100 * s["batch"]
         if min(s["steps"], s["batch"], s["report_every"], s["save_every"]) < 1 or s["lr"] <= 0: raise FeatureError("steps, batch, report_every, save_every and lr must all be above 0.")
+        if s["start"] not in ("data", "random"): raise FeatureError(f"start={s['start']!r}: latents start along 'data' vectors or in 'random' directions.")
         self.folder = None if folder is None else Path(folder); self.step, self.history, self.halted, self.done = 0, [], False, False
         self._build()
 
-# %% ../../nbs/features/09_train.ipynb #530203d0
+# %% ../../nbs/features/09_train.ipynb #8205281c
 def _build(self):
     "Weights, optimiser, data scale: everything that the first step needs."
     s = self.settings
@@ -95,8 +96,14 @@ def _build(self):
     if not float(x.var(0, correction=0).sum()) > 0: raise FeatureError("The vectors of the first batch are all the same: there is nothing to learn.")
     unit = lambda t: float((self.model.spread / (t - t.mean(0)).double().square().sum(1).mean()) ** 0.5)
     self.scale = unit(x) if s["scale"] == "unit" else float(s["scale"] or 1); self.out = self.scale if self.source.d_out is None else unit(y) if s["scale"] == "unit" else self.scale
-    self.model.b_dec.data.copy_(self.out * y.mean(0)); self.adam = torch.optim.Adam(_paces(self.model), lr=s["lr"], betas=(0.9, 0.999), fused=True)
+    self.model.b_dec.data.copy_(self.out * y.mean(0))
+    if s["start"] == "data" and self.source.d_out is None: self.model.start_along(self.scale * _first(self.source, self.n_features, s["batch"], s["seed"]).to(self.device))
+    self.adam = torch.optim.Adam(_paces(self.model), lr=s["lr"], betas=tuple(s["betas"]), fused=True)
     self.since = torch.zeros(self.n_features, dtype=torch.long, device=self.device); self.held = self.source.held_out(s["held_out"], s["seed"]); self.seconds = 0.0
+
+def _first(source, n, batch, seed):
+    "n vectors (n, d) drawn from the batches that come first, as few batches as hold so many."
+    x = torch.cat([source.batch(t, batch, seed)[0] for t in range(-(-n // batch))]); return x[torch.randperm(len(x), generator=generator(seed, 23))[:n].to(x.device)]
 
 def _paces(model):
     "The weights in groups of one pace."
