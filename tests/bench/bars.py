@@ -18,7 +18,7 @@ def bars(rows: list) -> list:
         row = _one(rows, group="memory", library="Workbench", job=job)
         add(f"memory: bytes held, over the bytes of {row['what']}, at most", row["held_bytes"] / row["site_bytes"], 1.0)
     add("imports: CPU seconds of `import workbench`, at most", _one(rows, group="imports", job="import workbench")["cpu_s_median"], 0.5)
-    return found + patching_bars(rows) + widget_bars(rows) + feature_bars(rows)
+    return found + patching_bars(rows) + widget_bars(rows) + feature_bars(rows) + recovery_bars(rows)
 
 
 def patching_bars(rows: list) -> list:
@@ -43,6 +43,19 @@ def feature_bars(rows: list) -> list:
     found = [dict(claim=f"dictionaries: CPU time of a {k} step in sae-lens over ours, {s}, at least", value=1 / of(k, s, "workbench")["ratio"], bar=bar, ok=1 / of(k, s, "workbench")["ratio"] >= bar) for (k, s), bar in LEAST.items()]
     for size in ("128x8", "128x32", "512x8", "512x32"):
         times = of("topk", size, "sparsify")["ratio"] / of("topk", size, "workbench")["ratio"]; found.append(dict(claim=f"dictionaries: CPU time of a topk step in sparsify over ours, {size}, at least", value=times, bar=1.0, ok=times >= 1))
+    return found
+
+
+SCORES = {"mmcs": "mean of the true features' largest cosines (MMCS)", "found": "share of true features found (cosine above .9)"}
+
+
+def recovery_bars(rows: list) -> list:
+    "How much more of each world our dictionaries recover than the best peer's of the same kind."
+    trained = [r for r in rows if r["group"] == "recovery"]; found = []
+    for ours in (r for r in trained if r["library"] == "workbench"):
+        for score, says in SCORES.items():
+            best = max(r[score] for r in trained if (r["kind"], r["seed"]) == (ours["kind"], ours["seed"]) and r["library"] != "workbench")
+            found.append(dict(claim=f"dictionaries: {ours['kind']}, world {ours['seed']}: {says}, ours less the best peer's, at least", value=ours[score] - best, bar=0.0, ok=ours[score] >= best))
     return found
 
 

@@ -38,9 +38,9 @@ class Given:
 
 
 class Workbench:
-    "This package: `Trainer`, one step."
+    "This package: `Trainer`, one step. Latents start along data and Adam forgets in 100 steps, two options of ours."
     def __init__(self, kind, x, m, k, steps=1000, window=OFF, seed=0, dtype=torch.float32, **more):
-        self.source = Given(x); self.trainer = Trainer(self.source, kind, n_features=m, steps=steps, batch=len(x), decay=0.0, seed=seed, window=window, device=x.device, **({"target": k} if kind == "jumprelu" else {} if kind == "standard" else {"k": k}), **more)
+        self.source = Given(x); self.trainer = Trainer(self.source, kind, n_features=m, steps=steps, batch=len(x), decay=0.0, seed=seed, window=window, start="data", betas=(0.9, 0.99), device=x.device, **({"target": k} if kind == "jumprelu" else {} if kind == "standard" else {"k": k}), **more)
     def step(self, x): self.source.x = x; self.trainer._one()
     def kill(self, ids): self.trainer.model.b_enc.data[ids] = -3.0; self.trainer.since[:] = 0; self.trainer.since[ids] = OFF
     def saved(self, folder): return save_dictionary(self.trainer.result(), folder)

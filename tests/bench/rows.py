@@ -165,6 +165,14 @@ def features(shape: None, repeats: int, device: str = "cpu", dtype: str = "float
     return _dictionaries("steps", repeats, "--device", device, "--dtype", dtype)
 
 
+BEST = ("sparsify topk", "dictionary-learning batchtopk", "sae-lens jumprelu")       # of the peers that train this kind, the one that recovers most
+
+
+def recovery(shape: None, repeats: int) -> list:
+    "What dictionaries of three kinds recover of `repeats` worlds whose features are known: ours, and the best peer's."
+    return _dictionaries("recovery", ",".join(map(str, range(repeats))), *(f"workbench {n.split()[1]}" for n in BEST), *BEST)
+
+
 GROUPS = {"forward-thin": (forward, "thin", 15), "forward-llama": (forward, "llama", 11), "forward-gpt2": (forward, "gpt2", 7), "generation-thin": (generation, "thin", 7),
           "generation-llama": (generation, "llama", 7), "patching": (patching, "gpt2", 2), "cells": (cells, None, 1), "memory": (held, "wide", 1), "imports": (imports, None, 3), "widgets": (widgets, None, 3),
-          "features": (features, None, 7)}
+          "features": (features, None, 7), "recovery": (recovery, None, 2)}
