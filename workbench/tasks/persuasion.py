@@ -91,11 +91,12 @@ def spell(head, order, sources, moves, asks=()) -> list:
         if t < len(moves): out += [SIDES[sources[t]], MOVES[moves[t]]]
     return out
 
-# %% ../../nbs/tasks/23_persuasion.ipynb #328a2b1b
-def dialogues(rng, n, **options):
-    "n training dialogues as (words, flags): five questions anywhere, answers drawn from the truth and flagged."
+# %% ../../nbs/tasks/23_persuasion.ipynb #5fa55f8e
+def dialogues(rng, n, late=0., **options):
+    "n training dialogues as (words, flags): five questions anywhere (in a share `late` of them none before some move), answers drawn from the truth and flagged."
     heads, order, sources, moves = draw_states(rng, n, **options); b, d = attitudes(heads, sources, moves)
     at, about = np.sort(rng.integers(TURNS + 1, size=(n, ASKS)), 1), rng.integers(2, size=(n, ASKS))
+    if late: first = np.where(rng.random((n, 1)) < late, rng.integers(TURNS + 1, size=(n, 1)), 0); at = np.sort(first + np.floor(rng.random((n, ASKS)) * (TURNS + 1 - first)).astype(int), 1)
     yes = rng.random((n, ASKS)) < expit(np.where(about == 0, np.take_along_axis(b, at, 1), np.take_along_axis(d, at, 1)))
     for i in range(n):
         words = ["<bos>", *spell(heads[i], order[i], sources[i], moves[i], [(t, a, int(y == order[i])) for t, a, y in zip(at[i], about[i], yes[i])])]

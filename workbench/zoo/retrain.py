@@ -37,17 +37,21 @@ def start(rec):
     torch.manual_seed(rec.seed)
     return rec.build(tok).eval(), tok
 
-# %% ../../nbs/zoo/05_retrain.ipynb #a100b5bd
+# %% ../../nbs/zoo/05_retrain.ipynb #b20e33ad
 def watched(rec, model, tok, say=print, every=None, n=150, keep=None):
     "Train the recipe; returns the learning curve, a point each `every` steps. `keep`: a folder that gets a copy of the weights at each point."
-    curve, every = [], every or min(250, max(1, rec.last // 8))
+    curve, every, before = [], every or min(250, max(1, rec.last // 8)), {}
     def report(point):
+        point = {k: v + before.get(k, 0) for k, v in point.items()}
         accuracy = {row["task"]: row["accuracy"] for row in measure(rec.bars, load(model, tokenizer=tok, check=False), n, seed=11)}
         curve.append(dict({k: round(v, 4) for k, v in point.items()}, accuracy=accuracy))
         say(f"{rec.name}: {point['tokens'] / 1e6:.1f}M tokens, {point['cpu_minutes']:.1f} CPU min, answer loss {point['answer_loss']:.3f}, {sum(r >= .9 for r in accuracy.values())}/{len(accuracy)} tasks at .9")
         if keep and not rec.loss: model.save_pretrained(keep)    # a model on its way to another form has no folder yet
     loss = rec.loss(model) if rec.loss else MaskedLoss(tok.mask_token_id) if rec.kind == "masked" else causal_loss
     train(model, batches(rec.rows(rec.seed), tok.get_vocab(), rec.size, rec.light), rec.steps, rec.peak, loss, every, report, decay=rec.decay, stop=rec.stop)
+    if rec.then:
+        before = {k: curve[-1][k] for k in ("step", "tokens", "cpu_minutes")}
+        train(model, batches(rec.then["rows"](rec.seed), tok.get_vocab(), rec.size, rec.light), rec.then["steps"], rec.then["peak"], loss, every, report, decay=rec.decay)
     return curve
 
 # %% ../../nbs/zoo/05_retrain.ipynb #0bfafd7c
