@@ -18,7 +18,7 @@ from workbench.widgets.dialogue_simulator import DialogueSimulator, PersuasionSi
 
 pytestmark = pytest.mark.browser
 READY = "() => document.querySelectorAll('.wb-dialogue .wb-card').length > 0 && document.querySelector('.wb-dialogue .wb-readout').textContent.length > 12"
-UNNAMED = "() => [...document.querySelectorAll('.wb-dialogue :is(input, select, textarea, button, canvas)')].filter(e => !e.closest('label') && !e.closest('[aria-hidden]') && !e.getAttribute('aria-label') && !e.getAttribute('aria-hidden') && !e.title && !e.textContent.trim()).length"
+UNNAMED = "() => [...document.querySelectorAll('.wb-dialogue :is(input, select, textarea, button, canvas)')].filter(e => !e.closest('label, .wb-attention, .wb-patching') && !e.closest('[aria-hidden]') && !e.getAttribute('aria-label') && !e.getAttribute('aria-hidden') && !e.title && !e.textContent.trim()).length"
 INKS = "() => Math.min(...[...document.querySelectorAll('.wb-dialogue figure canvas')].map(c => { const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data, seen = new Set(); for (let i = 0; i < d.length; i += 4) if (d[i + 3] > 100) seen.add(d[i] << 16 | d[i + 1] << 8 | d[i + 2]); return seen.size; }))"
 ODD = "</script><img src=x onerror='window.hit=1'> 👑 שלום"
 
@@ -134,29 +134,33 @@ w = DialogueSimulator(trip, dict(anna=lambda v: Said("Anna lives in Rome."), mar
 w"""
 
 
-def test_the_simulator_is_driven_in_jupyterlab(lab):
+@pytest.fixture
+def patient(): expect.set_options(timeout=30_000); yield; expect.set_options(timeout=5_000)
+
+
+def test_the_simulator_is_driven_in_jupyterlab(lab, patient):
     "Play a dialogue, edit a turn and see the difference, open attention and patching on the edited turn, take the seat blind, and read all of it in Python; reopen without a kernel."
     cells = ["print(len(w.dialogue.messages), w.status['state'], w.branch)", "d = w.difference(); print('difference', round(float(d.difference.iloc[0]), 4), w.turn, w._child and type(w._child).__name__)", "print('locked', w._child.locked, w._child.side, [w._child.tokens('key')[i] for i in w._child.locked])",
              "b = w.dialogue.beliefs(); print('person', w.dialogue.run, b.source.unique().tolist(), b.value.tolist(), [e.text for e in w.dialogue.messages])", "w.run, w.turn, w.eyes = 0, 1, 'mark'; print('set')"]
     nbformat.write(notebook("# Dialogue", CODE, *cells), lab.root/"dialogue.ipynb"); page = lab.open("dialogue.ipynb", run=False)
     page.evaluate("async () => { const p = window.jupyterapp.shell.currentWidget; await p.context.ready; await p.sessionContext.ready; }"); page.evaluate(RUN_CELL, 1); root = page.locator(".wb-dialogue"); expect(root).to_contain_text("anna speaks next", timeout=90_000)
-    page.get_by_role("button", name="One message").click(); expect(card(page, 1)).to_contain_text("Anna lives in Rome.", timeout=30_000); page.get_by_role("button", name="Play on").click(); expect(card(page, 4)).to_contain_text("I see.", timeout=30_000); says(page, 2, "4 done main")
+    page.get_by_role("button", name="One message").click(); expect(card(page, 1)).to_contain_text("Anna lives in Rome."); page.get_by_role("button", name="Play on").click(); expect(card(page, 4)).to_contain_text("I see."); says(page, 2, "4 done main")
 
     card(page, 1).click(); expect(card(page, 1).get_by_role("button", name="patch this turn")).to_be_disabled(); assert "edit this one first" in card(page, 1).get_by_role("button", name="patch this turn").get_attribute("title"); assert "No dictionary" in card(page, 1).get_by_role("button", name="features").get_attribute("title")
     card(page, 1).get_by_role("button", name="edit").click(); area = page.get_by_label("Message 0, edited"); expect(area).to_be_focused(); area.fill("Anna lives in Paris."); page.get_by_role("button", name="Play on from here").click()
-    expect(page.locator(".wb-side")).to_contain_text("What the edit changed: this branch minus main", timeout=30_000); expect(card(page, 1)).to_contain_text("edited"); expect(page.locator(".wb-twig button")).to_have_count(2); expect(card(page, 4)).to_contain_text("I see.", timeout=30_000); assert float(says(page, 3, "difference -").split()[1]) < -.2
+    expect(page.locator(".wb-side")).to_contain_text("What the edit changed: this branch minus main"); expect(card(page, 1)).to_contain_text("edited"); expect(page.locator(".wb-twig button")).to_have_count(2); expect(card(page, 4)).to_contain_text("I see."); assert float(says(page, 3, "difference -").split()[1]) < -.2
 
     card(page, 1).get_by_role("button", name="attention").click(); expect(page.locator(".wb-attention")).to_be_visible(timeout=60_000); assert says(page, 4, "locked").strip().endswith("key ['in', 'Paris', '.']"); expect(page.locator(".wb-attention .wb-token[aria-selected=true]")).to_have_count(3)
     card(page, 1).get_by_role("button", name="patch this turn").click(); expect(page.locator(".wb-patching")).to_be_visible(timeout=60_000); expect(page.locator(".wb-attention")).to_have_count(0)
 
     page.get_by_label("a role to take").select_option("mark"); page.get_by_role("button", name="Sit down").click(); begin = page.get_by_role("button", name="Begin"); expect(begin).to_be_disabled(timeout=30_000); assert "SECRET" not in root.inner_text() and not page.locator(".wb-plots").is_visible()
-    page.get_by_label("I have read this and agree").check(); begin.click(); expect(page.locator(".wb-ask")).to_have_text("Anna lives in", timeout=30_000); expect(page.locator(".wb-talked")).to_contain_text("Anna lives in Rome."); assert "SECRET" not in root.inner_text() and "model logit" not in root.inner_text()
+    page.get_by_label("I have read this and agree").check(); begin.click(); expect(page.locator(".wb-ask")).to_have_text("Anna lives in"); expect(page.locator(".wb-talked")).to_contain_text("Anna lives in Rome."); assert "SECRET" not in root.inner_text() and "model logit" not in root.inner_text()
     for k, (answer, sure) in enumerate([("Rome", "90"), (None, None), ("Rome", "80"), ("Paris", "40"), (None, None), ("Rome", "")]):
         if answer is None: page.get_by_label("Your message").fill(f"Is that so? {k}"); expect(page.locator(".wb-ask")).to_contain_text("Your turn")
         else: page.get_by_label(answer, exact=True).check(); page.get_by_label("how likely, in per cent").fill(sure)
-        before = page.locator(".wb-seat").inner_text(); page.get_by_role("button", name="Send").click(); page.wait_for_function("was => document.querySelector('.wb-seat').innerText !== was || document.querySelector('.wb-seat input[type=radio]:checked') === null", arg=before, timeout=30_000); page.wait_for_timeout(250)
-    expect(page.locator(".wb-seat")).to_contain_text("the dialogue is over", timeout=30_000); said = says(page, 5, "person person-1"); assert "['human_report'] [0.9, 0.8, 0.4]" in said and "'Is that so? 1'" in said and "'Is that so? 4'" in said; expect(page.locator(".wb-say")).to_contain_text("A person took part")
+        before = page.locator(".wb-seat").inner_text(); page.get_by_role("button", name="Send").click(); page.wait_for_function("was => document.querySelector('.wb-seat').innerText !== was || document.querySelector('.wb-seat input[type=radio]:checked') === null", arg=before); page.wait_for_timeout(250)
+    expect(page.locator(".wb-seat")).to_contain_text("the dialogue is over"); said = says(page, 5, "person person-1"); assert "['human_report'] [0.9, 0.8, 0.4]" in said and "'Is that so? 1'" in said and "'Is that so? 4'" in said; expect(page.locator(".wb-say")).to_contain_text("A person took part")
     assert says(page, 6, "set"); expect(page.locator(".wb-known")).to_contain_text("What mark was given after 1 message."); expect(page.locator(".wb-shut")).to_have_text("planhidden"); assert page.evaluate(UNNAMED) == 0 and quiet(page), (page.errors, page.outside)
 
     page.evaluate("async () => { await window.jupyterapp.commands.execute('docmanager:save'); await window.jupyterapp.shell.currentWidget.sessionContext.shutdown(); }")
-    page = lab.open("dialogue.ipynb", run=False); page.locator(".jp-OutputArea img").first.wait_for(timeout=30_000); assert "model not found" not in page.locator(".jp-Notebook").inner_text()
+    page = lab.open("dialogue.ipynb", run=False); page.locator(".jp-OutputArea img").first.wait_for(); assert "model not found" not in page.locator(".jp-Notebook").inner_text()

@@ -146,7 +146,7 @@ def everything(w): return json.dumps({k: getattr(w, k) for k in w.traits(sync=Tr
 def test_a_person_is_given_the_view_and_nothing_else():
     "Nothing of another role, of a condition or of other runs is anywhere in what is sent to the page while a person sits."
     w = DialogueSimulator(hold(open_scenario(CLAIM), agents(), runs=3)); w._begin(w.dialogues, ["COND-A", "COND-B", "COND-A"], None, None, "CONSENT-TEXT", False, None, None, {}, False)
-    assert "COND-A" in everything(w) and "SECRET-GOAL" in everything(w); w.sit("persuadee"); assert w.seat["given"] is False and "heard" not in w.seat and "CONSENT-TEXT" in everything(w)
+    assert "COND-A" in everything(w) and "SECRET-GOAL" in json.dumps(talk(w)); w.sit("persuadee"); assert w.seat["given"] is False and "heard" not in w.seat and "CONSENT-TEXT" in everything(w)
     with pytest.raises(WidgetError, match="consent"): w.answer("yes")
     w.heard(dict(kind="answer", text="yes")); assert "consent" in w.said and len(w._sitting["dialogue"].tree) == 0
     for key in (("talk", "0", "main"), ("beliefs",), ("file", "jsonl")):
@@ -211,7 +211,7 @@ def test_without_weights_each_door_says_why():
 
 
 # --- persuasion and trials --------------------------------------------------------------------------------------------------
-def condition(s, a, row): return s, {**a, "persuader": Arguer((1.,) if row["strength"] == "strong" else (0.,))}
+def condition(s, a, row): return s.having(goal=f"for {row['strength']}"), {**a, "persuader": Arguer((1.,) if row["strength"] == "strong" else (0.,))}
 
 
 def test_a_trial_is_the_allocation_and_the_tables_it_was_given():
@@ -220,7 +220,7 @@ def test_a_trial_is_the_allocation_and_the_tables_it_was_given():
     w = PersuasionSimulator(open_scenario(CLAIM), agents(), design=design, apply=condition, analysis=analysis, plan="CONFIRMATORY (abc)"); table = design.allocate(); f = w.frame()
     assert f[["run", "block", "strength", "topic", "seed"]].equals(table[["run", "block", "strength", "topic", "seed"]]) and len(seen) == 1 and f.post.groupby(f.strength).mean()["weak"] == pytest.approx(f.pre.iloc[0]) and (f.post[f.strength == "strong"] > .5).all()
     m = w.meta["trial"]; assert m["plan"] == "CONFIRMATORY (abc)" and [r[0] for r in m["rows"]] == [str(i) for i in range(12)] and "seed" not in m["columns"] and m["forests"][0]["rows"] == [dict(label="x", estimate=1.23, low=.5, high=2., p=.01, odds_ratio=None), dict(label="y", estimate=None, low=None, high=None, p=None, odds_ratio=None)]
-    assert [x["label"] for x in w._beliefs()[0]["parts"]] == list(dict.fromkeys(f"strength {s}" for s in table.strength)); w.sit("persuadee").consent(); assert "strength" not in everything(w) and "strong" not in everything(w)
+    assert [f["value"] for f in talk(w, 2)["fields"] if f["name"] == "goal"] == [f"for {table.strength[2]}"] and [x["label"] for x in w._beliefs()[0]["parts"]] == list(dict.fromkeys(f"strength {s}" for s in table.strength)); w.sit("persuadee").consent(); assert "strength" not in everything(w) and "strong" not in everything(w)
     with pytest.raises(WidgetError, match="apply="): PersuasionSimulator(open_scenario(CLAIM), agents(), design=design)
 
 

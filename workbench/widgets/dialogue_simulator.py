@@ -165,15 +165,13 @@ class DialogueSimulator(Widget):
 
 DialogueSimulator._begin = _begin
 
-# %% ../../nbs/widgets/17_dialogue_simulator.ipynb #68f7172e
+# %% ../../nbs/widgets/17_dialogue_simulator.ipynb #9062def9
 def _look(self):
     "What the page is told once."
     s, live = self.scenario, mode() == "live"; base = dict(live=live, editable=live, seated=self._sitting is not None)
-    if self._sitting is not None: return base | dict(title="A dialogue", roles=[], runs=[], fields=[], sources={}, say=[])
-    fields = [dict(name=n, value=str(f.value)[:300], seen={r: k for r, k in f.visible.items()}) for n, f in s.fields.items()]
-    return base | dict(title=self.title or f"{s.name} · {s.conformance}", roles=[dict(name=r, side=LOOKS[i % 2], look=i, agent=getattr(self.agents.get(r), "model", None) or type(self.agents.get(r)).__name__ if r in self.agents else "nobody") for i, r in enumerate(s.roles)],
-                       runs=[dict(name=str(d.run), condition=c, said=len(d.messages), done=d.done, failed=d.failure) for d, c in zip(self.dialogues, self.conditions)], fields=fields, planned=len(s.turns), measures={n: m.ask for n, m in s.measures.items()},
-                       sources=SOURCE_WORDS, say=statements(self.dialogues), seats=[r for r in s.roles if r in self.agents], forms={r: self.form(r) for r in s.roles}, **self._more())
+    if self._sitting is not None: return base | dict(title="A dialogue", roles=[], runs=[], sources={}, say=[])
+    return base | dict(title=self.title or f"{s.name} · {s.conformance}", roles=[dict(name=r, side=LOOKS[i % 2], look=i) for i, r in enumerate(s.roles)],
+                       runs=[dict(name=str(d.run), condition=c, said=len(d.messages), done=d.done, failed=d.failure) for d, c in zip(self.dialogues, self.conditions)], sources=SOURCE_WORDS, say=statements(self.dialogues), seats=[r for r in s.roles if r in self.agents], forms={r: self.form(r) for r in s.roles}, **self._more())
 
 def _more(self) -> dict: return {}
 
@@ -200,7 +198,8 @@ def _talk(self, run: int, branch: str) -> dict:
     d = known[branch]; was = origin(d); lines, whys = transcript(d), []
     for line in lines[1:]: line["inside"] = [None if w is None else (whys.index(w) if w in whys else whys.append(w) or len(whys) - 1) for w in self._able(d, line["turn"]).values()]
     tree = [dict(branch=n, said=len(b.messages), at=None if (e := came_from(b)) is None else e.turn, of=None if e is None else e.branch, text="" if e is None else b.messages[e.turn].text) for n, b in known.items()]
-    return dict(lines=lines, whys=whys, eyes={r: eyes(d, r) for r in d.scenario.roles}, branches=tree, difference=None if was is None else difference(d, was), series=[dict(role=k[0], measure=k[1], source=k[2], values=v) for k, v in series(d).items()],
+    fields = [dict(name=n, value=str(f.value)[:300], seen=dict(f.visible)) for n, f in d.scenario.fields.items()]
+    return dict(lines=lines, whys=whys, fields=fields, eyes={r: eyes(d, r) for r in d.scenario.roles}, branches=tree, difference=None if was is None else difference(d, was), series=[dict(role=k[0], measure=k[1], source=k[2], values=v) for k, v in series(d).items()],
                 ended=d.ended, failure=d.failure, planned=len(d.scenario.turns), next=None if d.ended else d.scenario.turns[len(d.messages)][1])
 
 def _able(self, d, turn) -> dict:

@@ -45,7 +45,7 @@ export function render({ model, el }) {
     const role = get("eyes"), see = role && talk.eyes[role], r = roleOf(x.role), t = x.turn + 1, now = get("turn") < 0 ? n() : get("turn"), props = { "data-t": t, "aria-current": String(t === at()) };
     if (x.turn < 0) return h("div", { role: "listitem", className: "wb-card wb-first", ...props }, h("span", { className: "wb-note", text: "before the first message" }), ...(role ? remembered(see, 0) : x.answers.map(leaf)));
     if (see && see.heard[x.turn] == null) return h("div", { role: "listitem", className: `wb-card wb-hidden ${r.side}`, "data-look": r.look % 4, ...props }, h("span", { className: "wb-note", text: `message ${x.turn}: ${role} does not hear it` }));
-    const mine = x.role === role, head = h("div", { className: "wb-who" }, h("b", { text: `${SIGNS[r.look % 4]} ${x.role}` }), h("span", { className: "wb-note", text: `message ${x.turn}${x.edited ? " · edited" : ""}${!role && x.to.length < meta().roles.length - 1 ? ` · heard by ${x.to.join(", ") || "nobody"}` : ""}` }));
+    const mine = x.role === role, head = h("div", { className: "wb-who" }, h("b", { text: `${SIGNS[r.look % 4]} ${x.role}` }), h("span", { className: "wb-note", text: `message ${x.turn}${x.edited ? " · edited" : !role && x.model ? ` · ${x.model}` : ""}${!role && x.to.length < meta().roles.length - 1 ? ` · heard by ${x.to.join(", ") || "nobody"}` : ""}` }));
     const body = h("div", { className: "wb-said", text: x.text }), parts = [head, body]; if (see && see.heard[x.turn] > now) { head.lastChild.textContent += " · later than this turn"; }
     if (told(x.meaning)) parts.push(h("div", { className: "wb-note", text: `means ${told(x.meaning)}` }));
     if (x.note != null && (!role || mine)) parts.push(h("div", { className: "wb-note", text: `${role ? "own note" : `a note that only ${x.role} sees`}: ${shorten(x.note, 300)}` }));
@@ -86,7 +86,7 @@ export function render({ model, el }) {
     for (const c of cards.querySelectorAll("[data-t]")) { c.setAttribute("aria-current", String(+c.dataset.t === now)); c.classList.toggle("wb-hover", hover != null && +c.dataset.t === hover); }
     const role = get("eyes"), see = role && talk.eyes[role];
     known.replaceChildren(h("div", { className: "wb-note", text: role ? `What ${role} was given after ${now} message${now === 1 ? "" : "s"}. Beliefs, seeds and other roles' notes are in nobody's view.` : "All fields; a role sees a field only where it is named." }),
-      h("dl", { className: "wb-facts" }, ...meta().fields.map(f => { const on = !role || (see.fields[f.name] != null && see.fields[f.name] <= now), who = Object.entries(f.seen).map(([r, k]) => k ? `${r} after ${k}` : r).join(", ") || "nobody"; return h("div", { className: on ? "" : "wb-shut" }, h("dt", { text: f.name }), h("dd", { text: on ? shorten(f.value, 120) : see.fields[f.name] != null ? `hidden until ${see.fields[f.name]} were said` : "hidden" }), ...(role ? [] : [h("span", { className: "wb-note", text: who })])); })));
+      h("dl", { className: "wb-facts" }, ...talk.fields.map(f => { const on = !role || (see.fields[f.name] != null && see.fields[f.name] <= now), who = Object.entries(f.seen).map(([r, k]) => k ? `${r} after ${k}` : r).join(", ") || "nobody"; return h("div", { className: on ? "" : "wb-shut" }, h("dt", { text: f.name }), h("dd", { text: on ? shorten(f.value, 120) : see.fields[f.name] != null ? `hidden until ${see.fields[f.name]} were said` : "hidden" }), ...(role ? [] : [h("span", { className: "wb-note", text: who })])); })));
   }
 
   // --- charts --------------------------------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ export function render({ model, el }) {
   function report() {                                      // the line under the charts
     const t = at(), p = chosen(), out = [`after ${t} message${t === 1 ? "" : "s"}`]; if (!p) return out[0];
     for (const s of own()) out.push(`${wordsOf(s.source)} ${said(s.values[t])} (${meta().sources[s.source]})`);
-    for (const part of p.parts.filter(holds)) for (const s of part.sources) if (part.runs.length > 1 && s.n[t]) { const q = s.quantiles.map(r => r[t]); out.push(`${s.n[t]} runs, ${wordsOf(s.source)}: median ${said(q[2])}, half ${said(q[1])} to ${said(q[3])}, nine tenths ${said(q[0])} to ${said(q[4])}`); }
+    for (const part of p.parts.filter(holds)) for (const s of part.sources) if (s.n[t] > 1) { const q = s.quantiles.map(r => r[t]); out.push(`${s.n[t]} runs, ${wordsOf(s.source)}: median ${said(q[2])}, half ${said(q[1])} to ${said(q[3])}, nine tenths ${said(q[0])} to ${said(q[4])}`); }
     const d = talk?.difference; if (d) for (const r of d.rows) if (r.role === p.role && r.measure === p.measure) out.push(`${wordsOf(r.source)} minus ${d.of}: ${t <= d.shared ? "0, the same events" : said(r.values[t])}`);
     return out.join(" · ");
   }
