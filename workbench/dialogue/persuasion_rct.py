@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['TOPICS', 'STAGES', 'LIKERT', 'TRAITS', 'TREATMENTS', 'ARMS', 'PRE', 'ANALYSIS', 'OUTCOME', 'STEPS', 'LEVELS',
            'persona', 'debate', 'coded', 'plan', 'published', 'expected_errors', 'simulate', 'with_factors', 'fitted',
-           'analysed', 'win_rate', 'coverage', 'effect_p', 'LikertParticipant', 'Debater', 'trial', 'locked_parts']
+           'analysed', 'win_rate', 'coverage', 'effect_p', 'LikertParticipant', 'Debater', 'case', 'arms', 'trial',
+           'locked_parts', 'answers']
 
 # %% ../../nbs/dialogue/13_persuasion_rct.ipynb #1a32ad51
 from dataclasses import dataclass
@@ -192,25 +193,35 @@ class Debater:
     def __call__(self, view: View) -> Said:
         a = self.strength + self.personal * ("persona" in view.fields); return Said(f"For {view.fields['opponent_side']}: an argument of strength {a:+g}.", meaning=dict(argument=a), model="Debater")
 
-# %% ../../nbs/dialogue/13_persuasion_rct.ipynb #99f355af
+# %% ../../nbs/dialogue/13_persuasion_rct.ipynb #ed4d211a
+def case(row: dict, opponents: dict, participant, stance=None, conformance: str = "paper") -> tuple:
+    "`(scenario, agents)` of one row of the allocation. `stance(rng)` -> 1 .. 5, by default drawn as in the published trial."
+    rng = np.random.default_rng(row["seed"]); start = stance(rng) if stance else int(rng.choice(5, p=PRE)) + 1
+    return debate(row["topic"], row["side"], persona(row["seed"]) if row["personalised"] == "yes" else None, dict(stance=start), row.get("first", "participant"), conformance), dict(participant=participant, opponent=opponents[row["opponent"]])
+
+def arms(rows: pd.DataFrame) -> pd.DataFrame:
+    "Rows of an allocation and their answers as a trial: with `treatment`, `debate`, and the factors in order."
+    which = rows.opponent.eq("model") + 2 * rows.personalised.eq("yes")
+    return _factors(rows.assign(treatment=np.array(TREATMENTS)[which.astype(int)], debate=rows.run))
+
 def trial(design: Design, opponents: dict, participant, stance=None, personalisation: bool = False, locked=None, folder=None, conformance: str = "paper") -> pd.DataFrame:
     "One row per debate: the design's columns, treatment, debate, pre and post (towards the opponent's side), seemed, failure. `opponents`: 'human' and 'model' -> agent. `stance(rng)` -> 1 .. 5. attrs: status, locked parts. Raises `DialogueError`."
     for k in ("human", "model"):
         if k not in opponents: raise DialogueError(f"Nobody plays the {k} opponent: give opponents={{'human': ..., 'model': ...}} (a scripted stand-in, a human seat, a model).")
     if list(design.factors) != ["opponent", "personalised"] or "topic" not in design.blocks: raise DialogueError("This trial needs the factors opponent and personalised and a block topic: make the design with plan().")
     if "yes" in design.factors["personalised"] and not personalisation: raise DialogueError("The design shows traits to opponents; personalisation is off by default: pass personalisation=True, which shows synthetic personas only.")
-    stance = stance or (lambda rng: int(rng.choice(5, p=PRE)) + 1); rows = []
+    rows = []
     for r in design.allocate().to_dict("records"):
-        rng = np.random.default_rng(r["seed"]); s = debate(r["topic"], r["side"], persona(r["seed"]) if r["personalised"] == "yes" else None, dict(stance=stance(rng)), r.get("first", "participant"), conformance)
-        d = Dialogue(s, dict(participant=participant, opponent=opponents[r["opponent"]]), r["seed"], None if folder is None else f"{folder}/debate-{r['run']}.jsonl").play(); rows.append(r | _answers(d))
-    out = pd.DataFrame(rows); out["treatment"] = np.select([out.opponent.eq("model") & out.personalised.eq("yes"), out.opponent.eq("model"), out.personalised.eq("yes")], [TREATMENTS[3], TREATMENTS[1], TREATMENTS[2]], TREATMENTS[0])
-    out = with_factors(out.assign(debate=out.run)); out.attrs = dict(status=status(locked, *locked_parts(design, conformance)), conformance=conformance, outcome=OUTCOME, failed=int((out.failure != "").sum())); return out
+        s, agents = case(r, opponents, participant, stance, conformance)
+        rows.append(r | answers(Dialogue(s, agents, r["seed"], None if folder is None else f"{folder}/debate-{r['run']}.jsonl").play()))
+    out = arms(pd.DataFrame(rows)); out.attrs = dict(status=status(locked, *locked_parts(design, conformance)), conformance=conformance, outcome=OUTCOME, failed=int((out.failure != "").sum()))
+    return out
 
 def locked_parts(design: Design, conformance: str = "paper") -> tuple:
     "What `lock` is given for this trial: scenario, design, analysis, outcome."
     return debate("the topic of the block", "pro", conformance=conformance), design, ANALYSIS, OUTCOME
 
-def _answers(d: Dialogue) -> dict:
+def answers(d: Dialogue) -> dict:
     "pre, post, seemed and failure of a debate; NaN where an answer is no number from 1 to 5."
     side = d.scenario.fields["opponent_side"].value; out = dict(pre=np.nan, post=np.nan, seemed="", failure=d.failure)
     for at, name in ((-1, "pre"), (d.leaf, "post")):
