@@ -193,7 +193,7 @@ class Debater:
     def __call__(self, view: View) -> Said:
         a = self.strength + self.personal * ("persona" in view.fields); return Said(f"For {view.fields['opponent_side']}: an argument of strength {a:+g}.", meaning=dict(argument=a), model="Debater")
 
-# %% ../../nbs/dialogue/13_persuasion_rct.ipynb #ed4d211a
+# %% ../../nbs/dialogue/13_persuasion_rct.ipynb #24a32b6f
 def case(row: dict, opponents: dict, participant, stance=None, conformance: str = "paper") -> tuple:
     "`(scenario, agents)` of one row of the allocation. `stance(rng)` -> 1 .. 5, by default drawn as in the published trial."
     rng = np.random.default_rng(row["seed"]); start = stance(rng) if stance else int(rng.choice(5, p=PRE)) + 1
@@ -202,7 +202,7 @@ def case(row: dict, opponents: dict, participant, stance=None, conformance: str 
 def arms(rows: pd.DataFrame) -> pd.DataFrame:
     "Rows of an allocation and their answers as a trial: with `treatment`, `debate`, and the factors in order."
     which = rows.opponent.eq("model") + 2 * rows.personalised.eq("yes")
-    return _factors(rows.assign(treatment=np.array(TREATMENTS)[which.astype(int)], debate=rows.run))
+    return with_factors(rows.assign(treatment=np.array(TREATMENTS)[which.astype(int)], debate=rows.run))
 
 def trial(design: Design, opponents: dict, participant, stance=None, personalisation: bool = False, locked=None, folder=None, conformance: str = "paper") -> pd.DataFrame:
     "One row per debate: the design's columns, treatment, debate, pre and post (towards the opponent's side), seemed, failure. `opponents`: 'human' and 'model' -> agent. `stance(rng)` -> 1 .. 5. attrs: status, locked parts. Raises `DialogueError`."
