@@ -100,10 +100,10 @@ def test_another_prompt_begins_anew(shallow):
 def test_the_page_is_alive_without_a_network(browser, shallow, tmp_path, scheme, width):
     expect = pytest.importorskip("playwright.sync_api").expect
     c = ExplainChat(shallow, PROMPT, ["<img src=x onerror=alert(1)> Why?", *QUESTIONS[1:]]); page = new_page(browser, offline=True, color_scheme=scheme, viewport={"width": width, "height": 900}); page.goto(c.to_html(tmp_path/"e.html").as_uri()); until(page, "() => document.querySelectorAll('.wb-lane li').length === 5")
-    items = page.locator(".wb-lane li"); assert page.locator(".wb-explain").get_attribute("data-theme") == scheme and page.locator(".wb-explain form").is_hidden() and page.locator(".wb-lane img").count() == 0 and page.locator(".wb-host > img").count() == 0
+    items = page.locator(".wb-lane li"); assert page.locator(".wb-explain").get_attribute("data-theme") == scheme and page.locator(".wb-ask").is_hidden() and page.locator(".wb-lane img").count() == 0 and page.locator(".wb-host > img").count() == 0
     expect(items.nth(1)).to_contain_text("why not"); expect(items.nth(4)).to_contain_text("asks back"); expect(page.locator(".wb-decision")).to_contain_text("It says No"); assert page.get_by_role("log").count() == 1
     page.get_by_role("log").focus(); page.keyboard.press("End"); page.keyboard.press("ArrowUp"); page.keyboard.press("ArrowUp"); expect(items.nth(2)).to_be_focused(); items.nth(2).locator("summary").focus(); page.keyboard.press("Enter")
-    table = items.nth(2).locator("table"); expect(table).to_be_visible(); expect(table.locator("tr")).to_have_count(4); expect(table).to_contain_text("source: the changed text, run again"); page.keyboard.press("Home"); expect(items.nth(0)).to_be_focused()
+    table = items.nth(2).locator("table"); expect(table).to_be_visible(); expect(table.locator("tr")).to_have_count(4); expect(items.nth(2).locator(".wb-source")).to_have_text("source: the changed text, run again: probabilities among the answers"); page.keyboard.press("Home"); expect(items.nth(0)).to_be_focused()
     assert page.evaluate("document.documentElement.scrollWidth") <= width and page.errors == [] and page.outside == []; page.context.close()
 
 
@@ -124,6 +124,6 @@ def test_questions_are_asked_in_jupyterlab(lab):
     nbformat.write(notebook("# Chat", CODE, "print([x['route'] for x in chat.turns])"), lab.root/"chat.ipynb"); page = lab.open("chat.ipynb", run=False)
     page.evaluate("async () => { const app = window.jupyterapp, p = app.shell.currentWidget; await p.context.ready; await p.sessionContext.ready; p.content.activeCellIndex = 1; await app.commands.execute('notebook:run-cell'); }")
     expect(page.locator(".wb-decision")).to_contain_text("It says No", timeout=90_000); field = page.get_by_role("textbox", name="Your question"); field.fill("What if the plan was red?"); field.press("Enter")
-    expect(page.locator(".wb-lane li")).to_have_count(1, timeout=30_000); expect(page.locator(".wb-lane")).to_contain_text("says Yes instead of No"); expect(field).to_have_value("")
-    page.get_by_role("button", name="Why not Yes?").click(); expect(page.locator(".wb-lane li")).to_have_count(2, timeout=30_000); expect(page.locator(".wb-lane li").nth(1).locator("table")).to_be_visible()
+    expect(page.locator(".wb-lane li")).to_have_count(1, timeout=90_000); expect(page.locator(".wb-lane")).to_contain_text("says Yes instead of No"); expect(field).to_have_value("")
+    page.get_by_role("button", name="Why not Yes?").click(); expect(page.locator(".wb-lane li")).to_have_count(2, timeout=90_000); expect(page.locator(".wb-lane li").nth(1).locator("table")).to_be_visible()
     assert says(page, 2, "why_not") and page.errors == []

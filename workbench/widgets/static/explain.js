@@ -11,20 +11,20 @@ export function render({ model, el }) {
   const root = h("section", { className: "wb wb-explain", "aria-label": "Explanations in conversation" }), heading = h("div", { className: "wb-heading" });
   const asked = h("blockquote", { className: "wb-prompt" }), decision = h("p", { className: "wb-decision" });
   const lane = h("ol", { className: "wb-lane", role: "log", "aria-live": "polite", "aria-label": "Questions and answers; arrow keys move between them", tabIndex: 0, ...OURS });
-  const field = h("input", { type: "text", "aria-label": "Your question", placeholder: "Why does it say that?", ...OURS }), send = h("button", { text: "Ask", type: "submit" }), state = h("span", { className: "wb-note", role: "status" });
+  const field = h("input", { type: "text", "aria-label": "Your question", placeholder: "Why does it say that?", ...OURS, onkeydown: e => { e.stopPropagation(); if (e.key === "Enter" && !e.isComposing) { e.preventDefault(); ask(field.value); } } }), send = h("button", { text: "Ask", onclick: () => ask(field.value) }), state = h("span", { className: "wb-note", role: "status" });
   const starts = h("div", { className: "wb-row wb-starts", role: "group", "aria-label": "Questions to begin with" });
-  const form = h("form", { className: "wb-row", onsubmit: e => { e.preventDefault(); ask(field.value); } }, field, send, state);
+  const form = h("div", { className: "wb-row wb-ask", role: "group", "aria-label": "Ask a question" }, field, send, state);
   root.append(heading, asked, decision, lane, starts, form); el.append(root);
 
   // --- one question and its answer -----------------------------------------------------------------------------------
   const cell = v => typeof v === "number" ? h("td", { className: "n", text: String(v) }) : h("td", { text: v });
   function numbers(t, open) {
-    const table = h("table", {}, h("caption", { className: "wb-note", text: `source: ${t.source}` }), h("tr", {}, ...t.header.map(text => h("th", { text, scope: "col" }))), ...t.rows.map(r => h("tr", {}, ...r.map(cell))));
-    return h("details", { open }, h("summary", { text: `${t.rows.length} rows of numbers, and where they come from` }), h("div", { className: "wb-scroll" }, table));
+    const table = h("table", {}, h("tr", {}, ...t.header.map(text => h("th", { text, scope: "col" }))), ...t.rows.map(r => h("tr", {}, ...r.map(cell))));
+    return h("details", { open }, h("summary", { text: `${t.rows.length} rows of numbers` }), h("div", { className: "wb-scroll" }, table));
   }
   function entry(t, i) {
     const last = i === turns().length - 1, route = h("span", { className: `wb-route ${t.route ? "" : "back"}`, text: NAMES[t.route], title: t.route ? `understood as a ${NAMES[t.route]} question` : "not understood: asked back" });
-    return h("li", { tabIndex: -1, "data-i": i, "data-route": t.route }, h("p", { className: "wb-question" }, h("span", { className: "wb-who", text: "You: " }), t.question), h("p", { className: "wb-answer" }, route, " ", t.text), ...(t.rows.length ? [numbers(t, last)] : []));
+    return h("li", { tabIndex: -1, "data-i": i, "data-route": t.route }, h("p", { className: "wb-question" }, h("span", { className: "wb-who", text: "You: " }), t.question), h("p", { className: "wb-answer" }, route, " ", t.text), ...(t.source ? [h("p", { className: "wb-note wb-source", text: `source: ${t.source}` })] : []), ...(t.rows.length ? [numbers(t, last)] : []));
   }
   const same = (a, b) => a && b && a.question === b.question && a.text === b.text;
   function drawLane() {
@@ -35,7 +35,7 @@ export function render({ model, el }) {
     if (keep < now.length && !first) lane.scrollTop = lane.scrollHeight; first = false;
   }
   function draw() {
-    const m = meta(), live = m.live; heading.textContent = m.title ?? ""; asked.textContent = get("prompt"); decision.textContent = m.decision ?? "";
+    const m = meta(), live = m.live; root.dataset.live = String(!!live); heading.textContent = m.title ?? ""; asked.textContent = get("prompt"); decision.textContent = m.decision ?? "";
     drawLane(); form.hidden = starts.hidden = !live; send.disabled = waiting >= 0; state.textContent = waiting >= 0 ? "computing…" : "";
     const id = JSON.stringify(m.starts); if (starts.is !== id) { starts.is = id; starts.replaceChildren(...(m.starts ?? []).map(text => h("button", { text, onclick: () => ask(text) }))); }
   }
