@@ -210,6 +210,14 @@ def test_without_weights_each_door_says_why():
     w = sim(1); w.heard(dict(kind="attention", turn=0)); assert re.search(r"Nobody who took part in message 0 has weights here: .*persuadee \(Bayesian\).*Give a role a model", w.said)
 
 
+def test_the_tiny_persuadee_opens_every_door():
+    tiny = pytest.importorskip("workbench.dialogue.tiny")
+    soup = open_scenario(dict(name="soup", roles=["persuader", "persuadee"], fields=dict(topic="soup for all", prior=dict(value=-1., visible=dict(persuadee="always")), wish=dict(value=-1., visible=dict(persuadee="always")), trust=dict(value=dict(A=1., B=0.), visible=dict(persuadee="always"))), phases=[dict(name="talk", speakers=["persuader", "persuadee"], rounds=2)], measures=dict(belief=dict(ask="Do you agree?", of="persuadee", at=["start", "each"], options=["yes", "no"]))))
+    w = DialogueSimulator(soup, dict(persuader=Arguer((1.,)), persuadee=tiny.Tiny(oracle=True)), runs=1); assert w.meta["say"][1].startswith("The tiny model") and {s["source"] for s in w._beliefs()[0]["parts"][0]["sources"]} == {"closed_form", "model_logit"}
+    a = w.attention(0); assert [a.tokens("key")[i] for i in a.locked][0] == "SRC_A" and len(a.locked) == 2; w.edit(0, meaning=dict(argument=-1.)); d = w.difference().query("source == 'closed_form' and measure == 'belief' and turn == 1").difference.iloc[0]; m = w.difference().query("source == 'model_logit' and measure == 'belief' and turn == 1").difference.iloc[0]
+    assert d < -.2 and m == pytest.approx(d, abs=.1); g = w.patch(0, preview=False).result.recovery.sel(site="resid_pre").squeeze(); assert float(g.sel(layer=0).sum()) == pytest.approx(1, abs=1e-3) and list(g.pos.values) == read_of(w.dialogue, 0).positions(0)
+
+
 # --- persuasion and trials --------------------------------------------------------------------------------------------------
 def condition(s, a, row): return s.having(goal=f"for {row['strength']}"), {**a, "persuader": Arguer((1.,) if row["strength"] == "strong" else (0.,))}
 
