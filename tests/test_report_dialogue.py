@@ -3,6 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from workbench.dialogue.arguments import arguments_plan, planted
 from workbench.dialogue.donor import DonorRules, donor_seeds, strategies_of
 from workbench.dialogue.errors import DialogueError
 from workbench.dialogue.figures import forest_figure, generations_figure, strategy_shares
@@ -36,6 +37,28 @@ def test_the_teacher_report_in_closed_form(tmp_path):
 def test_the_teacher_report_with_a_model_explains_where_it_helps(tmp_path):
     shown = run("teacher", dict(n=80, demos=60, deceive=False, use_gold_label=False), out=tmp_path).record["result"]; assert shown["leak"]["mm_both"] == "" and shown["deceived"] is None and set(shown["situations"]) == {"known", "changed", "new", "empty"}
     assert shown["gains"]["random"]["low"] > 0 and shown["area"]["hindsight"] >= max(shown["area"].values()) and shown["situations"]["new"]["told"] > shown["situations"]["empty"]["told"]
+
+
+# --- persuasion -----------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("persuasion"); return folder, run("persuasion", dict(n=2, seed=4, draws=99, plan_file=str(folder/"plan.json"), keep=str(folder/"runs")), out=folder).record["result"]
+
+
+def test_the_persuasion_report_finds_what_was_planted_and_knows_its_plan(planned):
+    folder, shown = planned; design = arguments_plan(2, seed=4)
+    assert shown["status"].startswith("CONFIRMATORY") and shown["dialogues"] == len(design) == 40 and all(shown["planted_inside"].values()) and shown["effects"]["interaction"]["estimate"] == pytest.approx(float(planted(design)["interaction"])) and shown["sources"] == ["closed_form"]
+    assert shown["by_answers"]["trusted source, strong"]["low"] < shown["by_answers"]["trusted source, strong"]["high"] and shown["randomisation"]["p"] <= .05 and len(list((folder/"runs").glob("*.jsonl"))) == 40
+
+
+def test_the_persuasion_report_with_the_trained_persuadee_is_another_plan(planned, tmp_path):
+    shown = run("persuasion", dict(persuadee="tiny", n=2, seed=4, draws=99, plan_file=str(planned[0]/"plan.json")), out=tmp_path).record["result"]; effects = shown["effects"]; assert shown["status"].startswith("EXPLORATORY: analysis differs") and shown["sources"] == ["closed_form", "model_logit"]
+    assert all(abs(v["estimate"] - v["planted"]) < .2 for v in effects.values()) and effects["trusted source, strong"]["low"] > 1
+
+
+def test_the_persuasion_report_of_debates(tmp_path):
+    shown = run("persuasion", dict(scenario="debate", n=3, strong=1.5, draws=99), out=tmp_path).record["result"]; effect = shown["effects"]["treatment[Human-AI]"]; assert 0 < effect["low"] < effect["planted"] == 3 < effect["high"] and shown["corrected"]["treatment[Human-AI]"] < .01 and shown["planted_inside"]["interaction"]
+    with pytest.raises(WorkbenchError, match="no debates"): run("persuasion", dict(scenario="debate", persuadee="tiny"), out=tmp_path)
 
 
 # --- figures --------------------------------------------------------------------------------------------------------------
