@@ -197,14 +197,14 @@ def _pool(make): return [" ".join("=" * bool(f) + w for w, f in zip(*row) if w !
 
 PERSUASION = Family("persuasion", "what a persuadee answers whose prior, wish and trust are known", draw, lambda rng: rng.choice(_pool(dialogues)), dict(about=["belief", "desire"], twin=["attitude", "order"]))
 
-# %% ../../nbs/tasks/23_persuasion.ipynb #a27e8695
+# %% ../../nbs/tasks/23_persuasion.ipynb #7a3a1cdf
 @lru_cache(maxsize=1)
 def openings():
     "All openings of two turns that are kept for tests: [opening, 9] of order, then source, move, about and answer of each turn."
     return np.array([x for x in np.ndindex(2, *(2, 16, 2, 2) * 2) if prefix_held(x[0], x[1::4], x[2::4], x[3::4], x[4::4])])
 
 
-def _drawn(r, n, split, size=24):
+def _drawn(r, n, split, size=256):
     "(order [row], turns [row, 4, n]) of public dialogues of n turns: sources, moves, questions, answers."
     order, (src, about, answer) = r.integers(2, size=size), r.integers(2, size=(3, size, n)); mv = np.where(r.random((size, n)) < .7, r.choice([4, 5, 10, 11], size=(size, n)), r.integers(16, size=(size, n)))
     turns = np.stack([src, mv, about, answer], 1)
@@ -213,20 +213,22 @@ def _drawn(r, n, split, size=24):
     return order[keep], turns[keep]
 
 
-def _transcript(rng, split, ask):
-    "(words, twin's words, best, twin's best) where one source (or, after a source, one move) is clearly best and another in the twin, else None."
-    r = _rng(rng); n, side = int(r.integers(2, TURNS)), int(r.integers(2)); order, t = _drawn(r, n, split); asks = lambda flip: [(i + 1, t[:, 2, i], t[:, 3, i] ^ flip) for i in range(n)]
-    p = [policy(order, t[:, 0], t[:, 1], asks(flip)) for flip in (0, 1)]; p = [x.sum(2) if ask == "source" else x[:, side] / x[:, side].sum(1, keepdims=True) for x in p]
-    best, top = [x.argmax(1) for x in p], np.sort(p[0], 1); good = np.flatnonzero((best[0] != best[1]) & (top[:, -1] - top[:, -2] > (.3 if ask == "source" else .1)))
-    if not len(good): return None
-    i, names = good[0], SIDES if ask == "source" else MOVES
-    told = [spell(None, order[i], t[i, 0], t[i, 1], [(k + 1, t[i, 2, k], t[i, 3, k] ^ flip) for k in range(n)]) + ([] if ask == "source" else [SIDES[side]]) for flip in (0, 1)]
-    return *told, names[best[0][i]], names[best[1][i]]
+@lru_cache(maxsize=4)
+def _transcripts(split, ask, n=500):
+    "About n (words, twin's words, best, twin's best) where one source (or, after a source, one move) is clearly best and another in the twin."
+    r, out, names = np.random.default_rng(0), [], SIDES if ask == "source" else MOVES
+    while len(out) < n:
+        turns, side = int(r.integers(2, TURNS)), int(r.integers(2)); order, t = _drawn(r, turns, split); asks = lambda flip: [(i + 1, t[:, 2, i], t[:, 3, i] ^ flip) for i in range(turns)]
+        p = [policy(order, t[:, 0], t[:, 1], asks(flip)) for flip in (0, 1)]; p = [x.sum(2) if ask == "source" else x[:, side] / x[:, side].sum(1, keepdims=True) for x in p]
+        best, top = [x.argmax(1) for x in p], np.sort(p[0], 1); good = np.flatnonzero((best[0] != best[1]) & (top[:, -1] - top[:, -2] > (.3 if ask == "source" else .1)))
+        told = lambda i, flip: spell(None, order[i], t[i, 0], t[i, 1], [(k + 1, t[i, 2, k], t[i, 3, k] ^ flip) for k in range(turns)]) + ([] if ask == "source" else [SIDES[side]])
+        out += [(told(i, 0), told(i, 1), names[best[0][i]], names[best[1][i]]) for i in good]
+    return out
 
 
 def draw_move(rng, split="test", ask=None):
     "One item: what does the persuader most likely do next?"
-    ask = ask or rng.choice(["source", "argument"]); words, swapped, best, other = until(lambda: _transcript(rng, split, ask), lambda it: it is not None)
+    ask = ask or rng.choice(["source", "argument"]); words, swapped, best, other = rng.choice(_transcripts(split, ask))
     at = dict(order=0, argument=2, question=3, answer=4, last_answer=len(words) - 1 - (ask == "argument"))
     return Item(" ".join(words), best, other, " ".join(swapped), other, _located(words, at), dict(kind=ask, chance=1 / 2 if ask == "source" else 1 / CHOICES), split)
 
