@@ -1,4 +1,4 @@
-"""The pictures in the README, taken by Chromium: a part of the tour's page, the attention explorer, the patching grid, and the feature browser. Run by `make outputs`."""
+"""The pictures in the README, taken by Chromium: a part of the tour's page, the attention explorer, the patching grid, the feature browser, and the persuasion simulator. Run by `make outputs`."""
 import os, shutil, sys, tempfile
 from itertools import islice
 from pathlib import Path
@@ -6,11 +6,14 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 import workbench as wb
+from workbench.dialogue.arguments import argument
+from workbench.dialogue.scripted import Arguer
+from workbench.dialogue.tiny import Tiny
 from workbench.features import FeatureStore, open_dictionary
 from workbench.reporting.run import run
 from workbench.tasks.catalogue import make
 from workbench.tasks.corpus import rows
-from workbench.widgets import AttentionExplorer, FeatureBrowser, PatchingGrid
+from workbench.widgets import AttentionExplorer, FeatureBrowser, PatchingGrid, PersuasionSimulator
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT/"nbs"/"images"
@@ -59,12 +62,20 @@ def features(browser, folder) -> None:
     page.screenshot(path=IMAGES/"features.png", full_page=True, clip={**box, "height": min(box["height"], 800)})
 
 
+def dialogue(browser, folder) -> None:
+    shown = PersuasionSimulator(argument(prior=-1.0, rounds=3), dict(A=Arguer((-0.5, 0.5, 1.0)), B=Arguer(), persuadee=Tiny(oracle=True)), runs=20, run=3, turn=2, beside=False)
+    page = browser.new_page(viewport={"width": 1160, "height": 900}, color_scheme="light")
+    page.goto(shown.to_html(folder/"dialogue.html").as_uri())
+    page.wait_for_selector(".wb-dialogue *"); page.wait_for_timeout(500)
+    page.locator(".wb-dialogue").screenshot(path=IMAGES/"dialogue.png")
+
+
 def main() -> None:
     browser_path = os.environ.get("CHROMIUM") or shutil.which("chromium") or sys.exit("The pictures need Chromium (Debian: apt-get install chromium fonts-dejavu-core).")
     IMAGES.mkdir(exist_ok=True)
     with sync_playwright() as p, tempfile.TemporaryDirectory() as folder:
         browser = p.chromium.launch(executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"])
-        for take in (tour, explorer, grid, features): take(browser, Path(folder))
+        for take in (tour, explorer, grid, features, dialogue): take(browser, Path(folder))
         browser.close()
     for image in sorted(IMAGES.glob("*.png")): print(image.relative_to(ROOT), image.stat().st_size)
 
