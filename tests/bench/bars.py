@@ -50,12 +50,14 @@ SCORES = {"mmcs": "mean of the true features' largest cosines (MMCS)", "found": 
 
 
 def recovery_bars(rows: list) -> list:
-    "How much more of each world our dictionaries recover than the best peer's of the same kind."
+    "How much more of the worlds our dictionaries recover than the best peer's of the same kind, as means over worlds that both were trained on."
     trained = [r for r in rows if r["group"] == "recovery"]; found = []
-    for ours in (r for r in trained if r["library"] == "workbench"):
+    for kind in dict.fromkeys(r["kind"] for r in trained):
+        of = lambda library: {r["seed"]: r for r in trained if (r["kind"], r["library"]) == (kind, library)}
+        ours, peers = of("workbench"), [of(n) for n in dict.fromkeys(r["library"] for r in trained if r["library"] != "workbench")]
         for score, says in SCORES.items():
-            best = max(r[score] for r in trained if (r["kind"], r["seed"]) == (ours["kind"], ours["seed"]) and r["library"] != "workbench")
-            found.append(dict(claim=f"dictionaries: {ours['kind']}, world {ours['seed']}: {says}, ours less the best peer's, at least", value=ours[score] - best, bar=0.0, ok=ours[score] >= best))
+            gaps = [[ours[s][score] - p[s][score] for s in p if s in ours] for p in peers if p]; gap = min(sum(g) / len(g) for g in gaps)
+            found.append(dict(claim=f"dictionaries: {kind}, {len(gaps[0])} worlds: {says}, ours less the best peer's, at least", value=gap, bar=0.0, ok=gap >= 0))
     return found
 
 

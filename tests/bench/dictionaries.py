@@ -39,23 +39,23 @@ class Given:
 
 class Workbench:
     "This package: `Trainer`, one step. Latents start along data and Adam forgets in 100 steps, two options of ours."
-    def __init__(self, kind, x, m, k, steps=1000, window=OFF, seed=0, dtype=torch.float32, **more):
-        self.source = Given(x); self.trainer = Trainer(self.source, kind, n_features=m, steps=steps, batch=len(x), decay=0.0, seed=seed, window=window, start="data", betas=(0.9, 0.99), device=x.device, **({"target": k} if kind == "jumprelu" else {} if kind == "standard" else {"k": k}), **more)
+    def __init__(self, kind, x, m, k, steps=1000, window=OFF, seed=0, dtype=torch.float32, decay=0.0, **more):
+        self.source = Given(x); self.trainer = Trainer(self.source, kind, n_features=m, steps=steps, batch=len(x), decay=decay, seed=seed, window=window, start="data", betas=(0.9, 0.99), device=x.device, **({"target": k} if kind == "jumprelu" else {} if kind == "standard" else {"k": k}), **more)
     def step(self, x): self.source.x = x; self.trainer._one()
     def kill(self, ids): self.trainer.model.b_enc.data[ids] = -3.0; self.trainer.since[:] = 0; self.trainer.since[ids] = OFF
     def saved(self, folder): return save_dictionary(self.trainer.result(), folder)
 
 
 class SaeLens:
-    "sae-lens: `SAETrainer.step`, wandb off. `steps` and the constant learning rate are those of everyone."
-    def __init__(self, kind, x, m, k, steps=1000, window=OFF, seed=0, dtype=torch.float32, **more):
+    "sae-lens: `SAETrainer.step`, wandb off. `steps` and the learning rate are those of everyone."
+    def __init__(self, kind, x, m, k, steps=1000, window=OFF, seed=0, dtype=torch.float32, decay=0.0, **more):
         import sae_lens as s
         from sae_lens.config import LoggingConfig, SAETrainerConfig
         from sae_lens.training.sae_trainer import SAETrainer
         about = dict(d_in=x.shape[1], d_sae=m, device=str(x.device), **more); torch.manual_seed(seed)
         sae = {"topk": lambda: s.TopKTrainingSAE(s.TopKTrainingSAEConfig(k=k, **about)), "batchtopk": lambda: s.BatchTopKTrainingSAE(s.BatchTopKTrainingSAEConfig(k=k, **about)), "standard": lambda: s.StandardTrainingSAE(s.StandardTrainingSAEConfig(l1_coefficient=0.3, **about)),
                "jumprelu": lambda: s.JumpReLUTrainingSAE(s.JumpReLUTrainingSAEConfig(jumprelu_sparsity_loss_mode="quadratic", target_l0=float(k), **about))}[kind]()
-        self.trainer = SAETrainer(SAETrainerConfig(total_training_samples=steps * len(x), train_batch_size_samples=len(x), lr=1e-3, lr_end=1e-3, device=str(x.device), dead_feature_window=window // len(x), logger=LoggingConfig(log_to_wandb=False), autocast=dtype == torch.bfloat16), sae.to(x.device), iter(()))
+        self.trainer = SAETrainer(SAETrainerConfig(total_training_samples=steps * len(x), train_batch_size_samples=len(x), lr=1e-3, lr_end=1e-3, lr_decay_steps=round(decay * steps), device=str(x.device), dead_feature_window=window // len(x), logger=LoggingConfig(log_to_wandb=False), autocast=dtype == torch.bfloat16), sae.to(x.device), iter(()))
     def step(self, x): self.trainer.maybe_reset_sparsity(); self.trainer.step(x); self.trainer.n_training_steps += 1
     def kill(self, ids): self.trainer.sae.b_enc.data[ids] = -3.0; since = self.trainer.n_forward_passes_since_fired; since[:] = 0; since[ids] = 1e9; self.trainer.cfg.dead_feature_window = 1000
     def saved(self, folder): self.trainer.sae.save_inference_model(str(folder)); return folder
@@ -150,14 +150,14 @@ CONTENDERS = {f"{n} {k}": (n, k) for k in ("topk", "batchtopk", "jumprelu") for 
 PEERS = ("sparsify topk", "dictionary-learning topk", "sae-lens topk", "dictionary-learning batchtopk", "sae-lens batchtopk", "sae-lens jumprelu", "dictionary-learning jumprelu")
 
 
-def recovered(seed: int, names, say=lambda line: None) -> list:
+def recovered(seed: int, names, say=lambda line: None, decay: float = 0.0) -> list:
     "Train the named contenders side by side on the same batches of a world; score what each one saves and reads back."
-    w = world(LONG["d"], LONG["l0"], seed); first, spent = w.batch(0, BATCH, seed), {}; made = {n: LIBRARIES[CONTENDERS[n][0]](CONTENDERS[n][1], first, LONG["m"], LONG["l0"], LONG["steps"], window=100 * BATCH, seed=seed) for n in names}; spent = dict.fromkeys(made, 0.0)
+    w = world(LONG["d"], LONG["l0"], seed); first, spent = w.batch(0, BATCH, seed), {}; made = {n: LIBRARIES[CONTENDERS[n][0]](CONTENDERS[n][1], first, LONG["m"], LONG["l0"], LONG["steps"], window=100 * BATCH, seed=seed, **({"decay": decay} if decay else {})) for n in names}; spent = dict.fromkeys(made, 0.0)
     for step in range(LONG["steps"]):
         x = w.batch(step, BATCH, seed)
         for n, c in made.items(): start = time.process_time(); c.step(x); spent[n] += time.process_time() - start
         if step % 100 == 99: say(f"seed {seed}, step {step + 1}: " + ", ".join(f"{n} {t:.0f} s" for n, t in spent.items()))
-    return [score(n, c, w, seed, spent[n]) for n, c in made.items()]
+    return [score(n, c, w, seed, spent[n]) | ({"decay": decay} if decay else {}) for n, c in made.items()]
 
 
 @torch.no_grad()
@@ -171,9 +171,9 @@ def score(name: str, contender, w, seed: int, seconds: float) -> dict:
 
 def main():
     ask = argparse.ArgumentParser(description=__doc__.splitlines()[0]); ask.add_argument("what", choices=("steps", "recovery")); ask.add_argument("count"); ask.add_argument("names", nargs="*")
-    ask.add_argument("--device", default="cpu"); ask.add_argument("--dtype", default="float32"); ask.add_argument("--out"); given = ask.parse_args(); torch.set_num_threads(1)
+    ask.add_argument("--device", default="cpu"); ask.add_argument("--dtype", default="float32"); ask.add_argument("--decay", type=float, default=0.0); ask.add_argument("--out"); given = ask.parse_args(); torch.set_num_threads(1)
     if given.what == "steps": rows = steps(int(given.count), given.device, given.dtype)
-    else: rows = [r for seed in map(int, given.count.split(",")) for r in recovered(seed, given.names or CONTENDERS, lambda line: print(line, file=sys.stderr, flush=True))]
+    else: rows = [r for seed in map(int, given.count.split(",")) for r in recovered(seed, given.names or CONTENDERS, lambda line: print(line, file=sys.stderr, flush=True), given.decay)]
     Path(given.out).write_text(json.dumps(rows)) if given.out else print(json.dumps(rows, indent=1))
 
 
