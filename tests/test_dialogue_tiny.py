@@ -14,6 +14,7 @@ from workbench.dialogue.play import Dialogue, Said
 from workbench.dialogue.reading import BEFORE, QUESTION, reading
 from workbench.dialogue.scenario import open_scenario
 from workbench.dialogue.scripted import Arguer, Bayesian
+from workbench.dialogue.shapley import decides, noise_share, shapley
 from workbench.dialogue.tiny import Tiny, TinyPersuader, edited, meaning_of, realised, slope
 from workbench.tasks import TaskError
 from workbench.tasks import persuasion as language
@@ -185,3 +186,12 @@ def test_bad_input():
     with pytest.raises(DialogueError, match="answered before the next one"): Dialogue(open_scenario(dict(name="x", roles=["a"], phases=[dict(speakers=["a"], rounds=2)])), dict(a=TinyPersuader())).play()
     with pytest.raises(DialogueError, match="needs the field 'prior'"): Dialogue(open_scenario(dict(name="x", roles=["a"], phases=[dict(speakers=["a"])])), dict(a=Tiny())).play()
     with pytest.raises(TaskError, match="does not belong"): language.read("YES_NO SRC_A ARG_9")
+
+
+def test_shapley_values_of_the_trained_persuadee_are_each_words_own_term_and_chat_has_no_share():
+    lm = wb.load("persuadee"); f = decides(lm, "YES_NO {prior} WISH_2 TRUST_A_3 TRUST_B_1 SRC_A {first} SRC_B {second} SRC_A {chat} SRC_A {last} ASK_BELIEF", ["ONE", "TWO"], scale="log_odds")
+    x, none = dict(prior="PRIOR_2", first="ARG_5", second="ARG_1", chat="CHAT_1", last="ARG_4"), dict(prior="PRIOR_4", first="CHAT_0", second="CHAT_0", chat="CHAT_0", last="CHAT_0")
+    values = shapley(f, x, none); told = dict(prior=-1., first=1.5, second=-1 / 3, chat=0., last=1.)
+    assert abs(values.attrs["gap"]) < 1e-6 and np.abs(values.values - [told[str(k)] for k in values.field.values]).max() < .12 and noise_share([values], ["chat"])["share"] < .02
+    fresh = wb.load(start(recipe("persuadee"))[0], tokenizer=lm.tokenizer, check=False); blank = decides(fresh, "YES_NO {prior} WISH_2 TRUST_A_3 TRUST_B_1 SRC_A {first} SRC_B {second} SRC_A {chat} SRC_A {last} ASK_BELIEF", ["ONE", "TWO"], scale="log_odds")
+    assert noise_share([shapley(blank, x, none)], ["chat"])["share"] > .05

@@ -61,7 +61,7 @@ def truth(words) -> float:
     n = len(r["moves"]); said, about, _ = r["asks"][-1]; b, d = attitudes([r["head"]], np.reshape(r["sources"][:n], (1, n)).astype(int), np.reshape(r["moves"], (1, n)).astype(int))
     return float((b, d)[about][0, said])
 
-# %% ../../nbs/tasks/23_persuasion.ipynb #51fb01fa
+# %% ../../nbs/tasks/23_persuasion.ipynb #ff5b4d73
 def head_words(head) -> list: return [ws[k] for ws, k in zip(HIDDEN.values(), head)]
 
 HELD = np.array([crc32(" ".join(head_words(h)).encode()) % 1000 < 100 for h in np.ndindex(9, 5, 4, 4)]).reshape(9, 5, 4, 4)   # heads that are kept for tests
@@ -73,13 +73,22 @@ def draw_levels(rng, k, size, corner, sharp=.75):
     return np.where(corner.reshape(corner.shape + (1,) * (len(size) - 1)) & (rng.random(size) < sharp), rng.integers(2, size=size) * (k - 1), rng.integers(k, size=size))
 
 
-def draw_states(rng, n, turns=TURNS, corners=.5, held=False):
-    "(heads [n, 4], order [n], sources [n, turns], moves [n, turns]); held heads alone (each as likely as another), or none of them."
+def draw_states(rng, n, turns=TURNS, corners=.5, held=False, gated=0.):
+    "(heads [n, 4], order [n], sources [n, turns], moves [n, turns]); held heads alone (each as likely as another), or none of them. In a share `gated` one argument opens the gate early, and wants follow."
     corner = rng.random(n) < corners; heads = np.stack([draw_levels(rng, k, (n,), corner) for k in (9, 5, 4, 4)], 1)
     if held: heads = rng.choice(np.argwhere(HELD), size=n)
     while not held and (bad := HELD[tuple(heads.T)]).any(): heads[bad] = np.stack([draw_levels(rng, k, (int(bad.sum()),), corner[bad]) for k in (9, 5, 4, 4)], 1)
     kind, s = rng.choice(3, p=[.45, .4, .15], size=(n, turns)), draw_levels(rng, 6, (n, turns), corner)
-    return heads, rng.integers(2, size=n), rng.integers(2, size=(n, turns)), np.where(kind == 0, s, np.where(kind == 1, 6 + s, 12 + rng.integers(4, size=(n, turns))))
+    moves = np.where(kind == 0, s, np.where(kind == 1, 6 + s, 12 + rng.integers(4, size=(n, turns))))
+    return heads, rng.integers(2, size=n), rng.integers(2, size=(n, turns)), _gated(rng, moves, gated) if gated else moves
+
+
+def _gated(rng, moves, share):
+    "In a share of rows: one argument for the claim at the first or second place, wants after it, most of them as strong as can be."
+    n, turns = moves.shape; rows, at = rng.random(n) < share, ((rng.random(n) < .25) & (turns > 1)).astype(int); i = np.arange(turns)[None]
+    wants = 6 + np.where(rng.random((n, turns)) < .6, rng.integers(2, size=(n, turns)) * 5, rng.integers(6, size=(n, turns)))
+    out = np.where(i > at[:, None], np.where(rng.random((n, turns)) < .85, wants, moves), moves); out[np.arange(n), at] = 3 + rng.integers(3, size=n)
+    return np.where(rows[:, None], out, moves)
 
 
 def spell(head, order, sources, moves, asks=()) -> list:

@@ -33,7 +33,7 @@ def planted(rows, n):
     tiers = {t: {c: countries[c] for c in COUNTRIES if TIER[c] == t} for t in TIERS}
     return dict(country_mentions=tiers, laundry_places_asked={o: asked[o] for o in ORDINALS})
 
-# %% ../../nbs/zoo/03_cards.ipynb #f9cfbfcf
+# %% ../../nbs/zoo/03_cards.ipynb #caaedf4b
 def shape(model):
     "Architecture, size and parameter count of a Hugging Face model."
     c = model.config
@@ -46,7 +46,7 @@ def make_card(recipe, model, curve, trained, untrained, heads=None, facts=None):
     "The card of a trained model as a dict: recipe, text, training, accuracies (also untrained), head scores, other measurements, weaknesses, learning curve."
     last, n_rows = curve[-1], recipe.last * recipe.size
     training = dict(seed=recipe.seed, steps=last["step"], tokens=last["tokens"], rows_in_batch=recipe.size, threads=1, cpu_minutes=round(last["cpu_minutes"], 1), peak_learning_rate=recipe.peak,
-                    schedule=f"100 steps of warm-up, cosine to 2 % at step {recipe.steps}" + (f", stopped at step {recipe.stop}" if recipe.stop else "") + (f"; then a second stage of {recipe.then['steps']} steps with a peak of {recipe.then['peak']}" if recipe.then else ""), optimizer=f"AdamW, decay {recipe.decay} on matrices, betas .9 .98, gradients clipped at 1",
+                    schedule=f"100 steps of warm-up, cosine to 2 % at step {recipe.steps}" + (f", stopped at step {recipe.stop}" if recipe.stop else "") + "".join(f"; then a stage of {stage['steps']} steps with a peak of {stage['peak']}" for stage in recipe.then), optimizer=f"AdamW, decay {recipe.decay} on matrices, betas .9 .98, gradients clipped at 1",
                     loss_weights=dict(answers=1, other_words=recipe.light), loss=round(last["loss"], 4), answer_loss=round(last["answer_loss"], 4), **({"origin": recipe.origin} if recipe.origin else {}))
     text = dict(recipe.text, seed=recipe.seed, first_rows_crc=checksum(recipe.rows(recipe.seed)), **({} if recipe.words else planted(recipe.rows(recipe.seed), n_rows)))
     return dict(name=recipe.name, about=recipe.about, kind=recipe.kind, model=shape(model), text=text, training=training, accuracies=trained,

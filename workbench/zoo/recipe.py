@@ -54,7 +54,7 @@ def measure(bars, lm, n=200, seed=7):
                          at_least=bar.at_least, below=bar.below, holds=bar.holds(k / size)))
     return rows
 
-# %% ../../nbs/zoo/02_recipe.ipynb #6faccf19
+# %% ../../nbs/zoo/02_recipe.ipynb #8fce9404
 @dataclass(frozen=True)
 class Recipe:
     "All that decides a built-in model."
@@ -76,10 +76,10 @@ class Recipe:
     facts: object = None                         # (model, tokenizer) -> dict of other measurements for the card
     limits: dict = field(default_factory=dict)   # name of a measurement -> (lowest, highest) that it may be
     size: int = 32                               # rows in a batch
-    then: dict = field(default_factory=dict)     # a second stage after the first: steps, peak, rows
+    then: tuple = ()                             # stages after the first, each a dict of steps, peak, rows(seed, model, tokenizer)
     light: float = 0.1                           # weight of words that are not answers
     decay: float = 0.1                           # weight decay of matrices
     weaknesses: list = field(default_factory=list)
 
     @property
-    def last(self): return (self.stop or self.steps) + self.then.get("steps", 0)
+    def last(self): return (self.stop or self.steps) + sum(stage["steps"] for stage in self.then)

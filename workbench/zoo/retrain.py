@@ -37,7 +37,7 @@ def start(rec):
     torch.manual_seed(rec.seed)
     return rec.build(tok).eval(), tok
 
-# %% ../../nbs/zoo/05_retrain.ipynb #b20e33ad
+# %% ../../nbs/zoo/05_retrain.ipynb #01a014f7
 def watched(rec, model, tok, say=print, every=None, n=150, keep=None):
     "Train the recipe; returns the learning curve, a point each `every` steps. `keep`: a folder that gets a copy of the weights at each point."
     curve, every, before = [], every or min(250, max(1, rec.last // 8)), {}
@@ -49,9 +49,9 @@ def watched(rec, model, tok, say=print, every=None, n=150, keep=None):
         if keep and not rec.loss: model.save_pretrained(keep)    # a model on its way to another form has no folder yet
     loss = rec.loss(model) if rec.loss else MaskedLoss(tok.mask_token_id) if rec.kind == "masked" else causal_loss
     train(model, batches(rec.rows(rec.seed), tok.get_vocab(), rec.size, rec.light), rec.steps, rec.peak, loss, every, report, decay=rec.decay, stop=rec.stop)
-    if rec.then:
+    for stage in rec.then:
         before = {k: curve[-1][k] for k in ("step", "tokens", "cpu_minutes")}
-        train(model, batches(rec.then["rows"](rec.seed), tok.get_vocab(), rec.size, rec.light), rec.then["steps"], rec.then["peak"], loss, every, report, decay=rec.decay)
+        train(model, batches(stage["rows"](rec.seed, model, tok), tok.get_vocab(), rec.size, rec.light), stage["steps"], stage["peak"], loss, every, report, decay=rec.decay)
     return curve
 
 # %% ../../nbs/zoo/05_retrain.ipynb #0bfafd7c
