@@ -8,6 +8,7 @@ from scipy.special import expit, logit
 
 import workbench as wb
 from workbench import zoo
+from workbench.attention.permutation import held_out_r2
 from workbench.dialogue.audit import audit
 from workbench.dialogue.errors import DialogueError
 from workbench.dialogue.play import Dialogue, Said
@@ -16,6 +17,9 @@ from workbench.dialogue.scenario import open_scenario
 from workbench.dialogue.scripted import Arguer, Bayesian
 from workbench.dialogue.shapley import decides, noise_share, shapley
 from workbench.dialogue.tiny import Tiny, TinyPersuader, edited, meaning_of, realised, slope
+from workbench.features.train import train
+from workbench.lm.edits import patch
+from workbench.lm.sites import Site
 from workbench.tasks import TaskError
 from workbench.tasks import persuasion as language
 from workbench.zoo import persuadee, persuader
@@ -195,3 +199,26 @@ def test_shapley_values_of_the_trained_persuadee_are_each_words_own_term_and_cha
     assert abs(values.attrs["gap"]) < 1e-6 and np.abs(values.values - [told[str(k)] for k in values.field.values]).max() < .12 and noise_share([values], ["chat"])["share"] < .02
     fresh = wb.load(start(recipe("persuadee"))[0], tokenizer=lm.tokenizer, check=False); blank = decides(fresh, "YES_NO {prior} WISH_2 TRUST_A_3 TRUST_B_1 SRC_A {first} SRC_B {second} SRC_A {chat} SRC_A {last} ASK_BELIEF", ["ONE", "TWO"], scale="log_odds")
     assert noise_share([shapley(blank, x, none)], ["chat"])["share"] > .05
+
+
+def _states(lm, rows, site):
+    "(ids, states) of `rows` of dialogues with one question at the end."
+    vocab = lm.tokenizer.get_vocab(); ids = torch.tensor(np.stack([np.full(len(rows), vocab["<bos>"])] + [np.array([vocab[w] for w in ws])[rows[:, i]] for i, ws in enumerate(persuadee.forms(4))], 1))
+    return ids, lm.run(ids, keep=[site]).tensor(site)
+
+
+def _feature_slope(lm, dictionary, rows, others, site, placebo=False):
+    "Slope of the change of log odds when the features at PRIOR become those of the same dialogue with another prior (what the dictionary leaves out stays), against the exact change. `placebo`: a random change of equal length."
+    (ids, old), (_, new) = _states(lm, rows, site), _states(lm, others, site); vocab = lm.tokenizer.get_vocab(); yes = lambda run: (run.last_logits[:, vocab["ONE"]] - run.last_logits[:, vocab["TWO"]]).double().numpy() * np.where(rows[:, 0] == 0, 1, -1)
+    a, b = old[:, 2], new[:, 2]; by = dictionary.decode(dictionary.encode(b)) - dictionary.decode(dictionary.encode(a)); noise = torch.randn(by.shape, generator=torch.Generator().manual_seed(0))
+    moved = a + (noise * by.norm(dim=1, keepdim=True) / noise.norm(dim=1, keepdim=True) if placebo else by); change = yes(lm.run(ids, edits=[patch(Site(site.name, layer=0, pos=2), moved[:, None])])) - yes(lm.run(ids))
+    exact = np.subtract(*(persuadee.errors(lm.model, lm.tokenizer, x)[0] for x in (others, rows))); return float(change @ exact / (exact @ exact))
+
+
+def test_sparse_features_hold_the_levels_and_exchanging_them_moves_the_answer_as_the_formula_says():
+    lm, site, rng = wb.load("persuadee"), Site("resid_post", layer=0), np.random.default_rng(0); draw = lambda n: persuadee.as_states(*language.draw_states(rng, n, corners=0.), np.zeros(n, int))
+    v = _states(lm, draw(2000), site)[1].flatten(0, 1); options = dict(n_features=256, k=6, steps=300, batch=2048, lr=3e-3, seed=0, report_every=300); d = train(v[torch.randperm(len(v), generator=torch.Generator().manual_seed(0))], "topk", **options)
+    rows = draw(500); others = rows.copy(); others[:, 1] = rng.integers(9, size=500); states, half = _states(lm, rows, site)[1], torch.arange(500) % 2 == 0
+    r2 = [held_out_r2(d.encode(states[:, place]), torch.tensor(rows[:, place - 1], dtype=torch.float64), half) for place in (2, 4, 5)]; assert min(r2) > .95                  # nine priors, four levels of each trust
+    assert .8 < _feature_slope(lm, d, rows, others, site) < 1.1 and _feature_slope(lm, d, rows, others, site, placebo=True) < .4    # noise wipes out some of the old prior, and that is half of the exact change
+    fresh = wb.load(start(recipe("persuadee"))[0], tokenizer=lm.tokenizer, check=False); w = _states(fresh, draw(1000), site)[1].flatten(0, 1); assert abs(_feature_slope(fresh, train(w, "topk", **options | dict(steps=100, report_every=100)), rows, others, site)) < .2
