@@ -221,7 +221,7 @@ def test_text_comes_in_shards_and_blocks(lm, tmp_path, monkeypatch):
 
 
 CHILD = """
-    import resource, sys, tempfile, torch; torch.set_num_threads(1)
+    import os, sys, tempfile, torch; torch.set_num_threads(1)
     import duckdb, scipy.sparse, workbench
     from workbench.features.dictionary import Dictionary, random_dictionary; from workbench.features.records import FeatureStore; from workbench.lm.sites import Site; from workbench.lm.specimens import build; from workbench.tasks.catalogue import make
     class Scattered(Dictionary):
@@ -230,8 +230,8 @@ CHILD = """
         l0_bound = property(lambda s: s.k); directions = property(lambda s: s.rows)
         def sparse_encode(self, x):
             z = x @ self.p; at = (z[:, :self.k].abs().frac() * self.n_features).long().clamp(max=self.n_features - 1).sort(-1).values; v = z[:, self.k:].abs().log1p(); v[:, 1:][at[:, 1:] == at[:, :-1]] = 0; return v, at
-    n, tokens = 4096, 6400; lm = workbench.load(build("gpt2"), check=False); peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    rows = torch.randint(1, lm.d_vocab, (tokens // 64, 64), generator=torch.Generator().manual_seed(0)).tolist(); lm.run(rows[:32]); before = int(open('/proc/self/statm').read().split()[1]) * resource.getpagesize()
+    n, tokens = 4096, 6400; lm = workbench.load(build("gpt2"), check=False); peak = lambda: 1024 * int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])  # not ru_maxrss: a child inherits its parent's
+    rows = torch.randint(1, lm.d_vocab, (tokens // 64, 64), generator=torch.Generator().manual_seed(0)).tolist(); lm.run(rows[:32]); before = int(open('/proc/self/statm').read().split()[1]) * os.sysconf('SC_PAGESIZE')
     s = FeatureStore(lm, Scattered(32, n, 24), rows, tempfile.mkdtemp(), site="resid_post.0", partners=4, controls=3).collect(); c = s.columns(); print(peak() - before, (c["fired"] >= 20).mean(), c["fired"].sum(), sum((s.folder / f).stat().st_size for f in ("features.parquet", "words.parquet", "tokens.parquet")) / n, s._made.execute("SELECT count(*) FROM base").fetchone()[0] / n, flush=True)
     lm = workbench.load("micro"); s = FeatureStore(lm, random_dictionary(lm.d_model, 64, k=4, site=Site("resid_post", layer=1)), make("ioi", n=96), sys.argv[1], batch=8, save_every=2)
     for done, total in s.steps(): print(done, flush=True)
@@ -245,7 +245,6 @@ def child(tmp_path_factory):
     said = p.stdout.readline(); seen = [int(p.stdout.readline()) for _ in range(5)]; os.kill(p.pid, signal.SIGKILL); p.wait(); p.stdout.close(); return said, seen, folder
 
 
-@pytest.mark.xfail(strict=False, reason="seen once above the plan beside other tests (550 MiB of 390): not yet understood")
 def test_memory_is_what_was_planned(child):
     "The peak of a process of its own with every list in use is below the plan; the plan grows with features, hardly with tokens, and stays below 2 GB at 65k features x 10M tokens."
     used, alive, fired, *_ = map(float, child[0].split()); plan = planned_bytes(4096, 6400); lists = sum(plan[k] for k in ("top", "sample", "histogram", "controls"))

@@ -6,11 +6,13 @@
 __all__ = ['PLEASED', 'DISPLEASED', 'FAIR', 'SORRY', 'KINDS', 'QUALITY', 'FRAMES', 'AFTER', 'FAMILY', 'question', 'reply',
            'turns', 'exchange', 'draw', 'document', 'pairs']
 
-# %% ../../nbs/tasks/24_followups.ipynb #416dab14
+# %% ../../nbs/tasks/24_followups.ipynb #7200a73e
+from zlib import crc32
+
 from .task import Family, Item, side, until
 from .world import COUNTRIES, SERIES, WRAPS, country
 
-# %% ../../nbs/tasks/24_followups.ipynb #7fd86867
+# %% ../../nbs/tasks/24_followups.ipynb #29bc6547
 PLEASED = {"Thanks, that helped me.": .6, "Great, that is right.": .25, "Good, thank you.": .15}
 DISPLEASED = {"No, that is wrong.": .6, "Hm, are you sure?": .25, "Wrong, try again.": .15}
 FAIR = .95                                                     # how often the follow-up fits the reply
@@ -19,13 +21,12 @@ FRAMES = ["What is the capital of {}?", "Tell me the capital of {}.", "Which cit
 AFTER = ["What comes after {}?", "Tell me what follows {}.", "Which one is next after {}?"]
 
 
-def question(rng, kind):
-    "(words of the question, what decides the split, the right reply, a wrong one)."
-    if kind == "capital":
-        name = country(rng); wrong = rng.choice([c for c in COUNTRIES.values() if c != COUNTRIES[name]])
-        return rng.choice(FRAMES).format(name), name, COUNTRIES[name], wrong
-    words = SERIES[name := rng.choice(list(SERIES))]; i = rng.randrange(len(words) - (name not in WRAPS)); right = words[(i + 1) % len(words)]
-    return rng.choice(AFTER).format(words[i]), words[i], right, rng.choice([w for w in words if w not in (right, words[i])])
+def question(rng, kind, split):
+    "(words of the question, what it is about, the right reply, a wrong one). One way of asking about each thing is kept for tests."
+    if kind == "capital": frames, about = FRAMES, country(rng); right, others = COUNTRIES[about], list(COUNTRIES.values())
+    else: frames, words = AFTER, SERIES[name := rng.choice(list(SERIES))]; i = rng.randrange(len(words) - (name not in WRAPS)); about, right, others = words[i], words[(i + 1) % len(words)], words
+    kept = frames[crc32(f"followup {about}".encode()) % len(frames)]; frame = kept if split == "test" else rng.choice([f for f in frames if f != kept])
+    return frame.format(about), about, right, rng.choice([w for w in others if w not in (right, about)])
 
 
 def reply(quality, right, wrong):
@@ -37,11 +38,11 @@ def turns(asked, said):
     "The talk up to where the user speaks again."
     return f"<user> {asked} <eos> <assistant> {said} <eos> <user>"
 
-# %% ../../nbs/tasks/24_followups.ipynb #198f39df
+# %% ../../nbs/tasks/24_followups.ipynb #fa2404b6
 def exchange(rng, split, kind=None):
-    "(kind, question, right reply, wrong reply); whether training may hold the wrong one decides the split."
+    "(kind, question, right reply, wrong reply): both the way of asking and the wrong reply belong to the split."
     kind = kind or rng.choice(KINDS)
-    def one(): asked, about, right, wrong = question(rng, kind); return kind, asked, right, wrong, side(f"followup {about} {wrong}") == split
+    def one(): asked, about, right, wrong = question(rng, kind, split); return kind, asked, right, wrong, side(f"followup {about} {wrong}") == split
     return until(one, lambda e: e[-1], "exchange")[:-1]
 
 
