@@ -310,7 +310,7 @@ def _compute(self, o, start, rows):
 def _know(self, o, flat):
     "Cells where both runs are equal have the base run's own value, exactly."
     who = o.prompts.numpy()[flat[:, 0]]
-    for name, base in self.ends[self.base_side].items(): self.values[name][who, *flat[:, 1:].T] = base[who]
+    for name, base in self.ends[self.base_side].items(): self.values[name][(who, *flat[:, 1:].T)] = base[who]
     return np.concatenate([who[:, None], flat[:, 1:]], 1)
 
 def _missing(self, some, rows):
