@@ -165,8 +165,12 @@ def find_bench(functions, describers: dict, budget: int = 100, tests: int = 60, 
     return xr.Dataset(data | dict(words=make(said.astype(str), "words", ("describer", "function"))), attrs=data["score"].attrs)
 
 # %% ../../nbs/features/23_find.ipynb #50b8e8a9
-def exact(h): return Account(h.words, h.clean)
-def global_only(h): return Account(h.rule.words, lambda xs: [h.rule(x) if h.kind == "text" else float(h.rule(x)) for x in xs])
+def exact(h):
+    "The account that is the case's own words and its own clean function: the best there can be."
+    return Account(h.words, h.clean)
+def global_only(h):
+    "The account that is the case's rule alone, without its exceptions."
+    return Account(h.rule.words, lambda xs: [h.rule(x) if h.kind == "text" else float(h.rule(x)) for x in xs])
 exact.knows = global_only.knows = True
 
 def constant(ask, kind, n: int = 100):

@@ -41,7 +41,9 @@ def scrambled(*keys):
         h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9); h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB); h ^= h >> np.uint64(31)
     return h
 
-def chance(*keys): return (scrambled(*keys) >> np.uint64(11)) * 2.0 ** -53        # uniform in [0, 1)
+def chance(*keys):
+    "Numbers uniform in [0, 1), the same for the same keys."
+    return (scrambled(*keys) >> np.uint64(11)) * 2.0 ** -53
 
 # %% ../../nbs/features/13_gather.ipynb #87425d77
 class Best:

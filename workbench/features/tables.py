@@ -21,9 +21,12 @@ def _column(name, values):
     first = f'"{name}"' if values.ndim == 1 else f'"{name}_0"'
     return f'CASE WHEN {first} IS NULL OR isnan({first}) THEN NULL ELSE {items} END AS "{name}"' if values.dtype.kind == "f" else f'{items} AS "{name}"'
 
-def quoted(path): return "'" + str(path).replace("'", "''") + "'"
+def quoted(path):
+    "A path as text inside a query."
+    return "'" + str(path).replace("'", "''") + "'"
 
 def connection():
+    "A connection to a database in memory: one thread, 512 MB at most."
     con = duckdb.connect(); con.execute("SET threads = 1"); con.execute("SET memory_limit = '512MB'"); con.execute("SET parquet_metadata_cache = true"); con.execute("SET enable_progress_bar = false"); return con
 
 def write_table(path, pieces, rows: int = 16384) -> Path:

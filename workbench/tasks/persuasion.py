@@ -62,7 +62,9 @@ def truth(words) -> float:
     return float((b, d)[about][0, said])
 
 # %% ../../nbs/tasks/23_persuasion.ipynb #ff5b4d73
-def head_words(head) -> list: return [ws[k] for ws, k in zip(HIDDEN.values(), head)]
+def head_words(head) -> list:
+    "The words of the levels of prior, wish, trust in A and in B."
+    return [ws[k] for ws, k in zip(HIDDEN.values(), head)]
 
 HELD = np.array([crc32(" ".join(head_words(h)).encode()) % 1000 < 100 for h in np.ndindex(9, 5, 4, 4)]).reshape(9, 5, 4, 4)   # heads that are kept for tests
 HEADS = np.array(list(np.ndindex(9, 5, 4, 4)))

@@ -111,7 +111,9 @@ def find(self, query: str = "", sort: str = "max", descending: bool = True) -> n
         self._found = dict(key=key, ids=ids)
     return self._found["ids"]
 
-def sorts(self) -> list: return [*SORTS, *(["match"] if self.best() is not None else [])]
+def sorts(self) -> list:
+    "What rows can be sorted by."
+    return [*SORTS, *(["match"] if self.best() is not None else [])]
 
 def rows(self, ids) -> dict:
     "Columns of some features."

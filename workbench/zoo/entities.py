@@ -47,7 +47,9 @@ class Nearsighted:
         return weighted(torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none"), weights[:, 1:].flatten())
 
 
-def nearsighted(model): vocab = build_tokenizer(words()).get_vocab(); return Nearsighted({vocab[w] for first, _ in NAMES.values() for w in first})
+def nearsighted(model):
+    "The objective for training: `Nearsighted`, with the tokens of first names."
+    vocab = build_tokenizer(words()).get_vocab(); return Nearsighted({vocab[w] for first, _ in NAMES.values() for w in first})
 
 # %% ../../nbs/zoo/22_entities.ipynb #d3bac336
 BARS = [Bar("entities", dict(knows="known"), .85), Bar("entities", dict(knows="unknown"), .9), *(Bar("entities", dict(knows="unknown", kind=k), .85) for k in ("player", "film", "book"))]

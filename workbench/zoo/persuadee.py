@@ -65,7 +65,9 @@ class Answers:
         return loss, loss.detach()
 
 
-def many(model): return Answers(build_tokenizer(words()).get_vocab())
+def many(model):
+    "The objective for training: all answers of a dialogue at once."
+    return Answers(build_tokenizer(words()).get_vocab())
 
 # %% ../../nbs/zoo/27_persuadee.ipynb #55607089
 @torch.no_grad()
@@ -105,7 +107,9 @@ def errors(model, tok, states):
     b, d = attitudes(states[:, 1:5], states[:, 5:-1:2], states[:, 6:-1:2]); return np.where(states[:, -1] == 0, b[:, -1], d[:, -1]), m
 
 
-def dp(pair): return np.abs(expit(pair[0]) - expit(pair[1]))
+def dp(pair):
+    "How far two log odds are from each other as probabilities."
+    return np.abs(expit(pair[0]) - expit(pair[1]))
 
 
 def neighbours(state, sizes):
@@ -124,7 +128,9 @@ def climb(model, tok, states):
     return states, best
 
 
-def as_states(heads, order, sources, moves, about): return np.c_[order, heads, np.stack([sources, moves], 2).reshape(len(order), -1), about]
+def as_states(heads, order, sources, moves, about):
+    "Rows of one array: order, levels of the head, source and move of each turn, what is asked."
+    return np.c_[order, heads, np.stack([sources, moves], 2).reshape(len(order), -1), about]
 
 
 def changed(states, rng, n, sizes, places=2):

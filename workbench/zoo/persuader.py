@@ -82,7 +82,9 @@ class Draws:
         return (loss := total / n), loss.detach()
 
 
-def many(model): return Draws(build_tokenizer(words()).get_vocab())
+def many(model):
+    "The objective for training: all moves of a dialogue at once."
+    return Draws(build_tokenizer(words()).get_vocab())
 
 # %% ../../nbs/zoo/28_persuader.ipynb #0971b6b1
 LIMITS = dict(divergence_of_sources=(0, .02), divergence_of_moves=(0, .05), divergence_of_expected_answers=(0, .01), share_of_deaf_divergence_sources=(0, .35), share_of_deaf_divergence_moves=(0, .35))
