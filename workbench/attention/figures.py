@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from ..lm.errors import WorkbenchError
-from ..lm.results import DIVERGING, token_labels
+from ..lm.results import DIVERGING, figure_text, headline, token_labels
 
 # %% ../../nbs/attention/20_figures.ipynb #8ac4a9dc
 def _pick(x, **where):
@@ -27,7 +27,7 @@ def _words(x, dim):
     return token_labels(x[f"{dim}_token"].values, x[dim].values)
 
 def _layout(fig, title, note, width, height, top=60, **axes):
-    return fig.update_layout(title=dict(text=f"{title}<br><sub>{note}</sub>", y=1 - 24 / height, yanchor="top"), width=width, height=height, margin=dict(l=60, r=20, t=top, b=60), template="plotly_white", font_size=11, **axes)
+    return fig.update_layout(title=dict(text=headline(title, note), y=1 - 24 / height, yanchor="top"), width=width, height=height, margin=dict(l=60, r=20, t=top, b=60), template="plotly_white", font_size=11, **axes)
 
 # %% ../../nbs/attention/20_figures.ipynb #83a59ff1
 def pattern_figure(pattern, layer: int = 0, head: int = 0, prompt: int = 0, title: str = "", width: int = 560):
@@ -69,7 +69,7 @@ def _lines(flow):
     fig, layers = go.Figure(), [str(l) for l in flow.layer.values]
     for i, p in enumerate(flow.place.values):
         x, c = flow.sel(place=p), COLOURS[i % len(COLOURS)]
-        fig.add_trace(go.Scatter(x=layers, y=x.effect.values, name=str(p), mode="lines+markers", line_color=c, hovertemplate=f"{p}<br>from layer %{{x}}: %{{y:.2f}}<extra></extra>",
+        fig.add_trace(go.Scatter(x=layers, y=x.effect.values, name=figure_text(p), mode="lines+markers", line_color=c, hovertemplate=f"{figure_text(p)}<br>from layer %{{x}}: %{{y:.2f}}<extra></extra>",
                                  error_y=dict(type="data", symmetric=False, array=(x.high - x.effect).values, arrayminus=(x.effect - x.low).values, color=c)))
     return fig
 

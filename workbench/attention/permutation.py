@@ -16,7 +16,7 @@ import xarray as xr
 from .patterns import AttentionError
 from .scores import drawn_from
 from ..lm.edits import Edit, zero
-from ..lm.results import package_version, result
+from ..lm.results import figure_text, headline, package_version, result
 from ..lm.sites import Site
 
 # %% ../../nbs/attention/10_permutation.ipynb #a001085e
@@ -161,8 +161,8 @@ def position_figure(tracks: dict, title: str = "", width: int = 640):
     "R2 after each layer, one line per condition, from `{name: position_information(...)}`; the shuffled control of all of them as a grey band."
     import plotly.graph_objects as go
     low, high = (float(f(np.concatenate([t.control.values for t in tracks.values()]))) for f in (np.min, np.max))
-    fig = go.Figure([go.Scatter(x=list(t.state.values), y=t.values, name=name, mode="lines+markers", line_dash="solid" if t.attrs["residual"] == "true" else "dot") for name, t in tracks.items()])
+    fig = go.Figure([go.Scatter(x=list(t.state.values), y=t.values, name=figure_text(name), mode="lines+markers", line_dash="solid" if t.attrs["residual"] == "true" else "dot") for name, t in tracks.items()])
     fig.add_hrect(y0=min(low, -.01), y1=max(high, .01), fillcolor="grey", opacity=.25, line_width=0)
     first = next(iter(tracks.values()))
-    return fig.update_layout(title=dict(text=f"{title or first.attrs['model']}<br><sub>{first.attrs['method']}, held-out R2, {first.attrs['n']} sequences of {first.attrs['length']} random tokens</sub>"), width=width, height=340,
+    return fig.update_layout(title=dict(text=headline(title or first.attrs['model'], f"{first.attrs['method']}, held-out R2, {first.attrs['n']} sequences of {first.attrs['length']} random tokens")), width=width, height=340,
         margin=dict(l=60, r=20, t=60, b=40), template="plotly_white", font_size=11, yaxis=dict(title="R2 of position", range=[-.15, 1.05]), xaxis_type="category", legend=dict(orientation="h", y=-.18))

@@ -8,6 +8,7 @@ __all__ = ['effects_figure', 'or_reason']
 # %% ../../nbs/attention/24_report_figures.ipynb #a0c0f7b9
 from .effects import effect_table
 from ..lm.errors import WorkbenchError
+from ..lm.results import headline
 
 # %% ../../nbs/attention/24_report_figures.ipynb #6772219e
 def effects_figure(effects, k: int = 16, title: str = "what the answer loses without a head", width: int = 640):
@@ -19,7 +20,7 @@ def effects_figure(effects, k: int = 16, title: str = "what the answer loses wit
     fig = go.Figure(go.Scatter(x=rows.effect, y=rows.name, mode="markers", error_x=bars, marker=dict(size=9, color=["#b2453c" if v < 0 else "#3b6fb6" for v in rows.effect]), customdata=rows[["low", "high"]].values,
                                hovertemplate="%{y}: %{x:.3f}" + ("" if alone else "<br>%{customdata[0]:.3f} to %{customdata[1]:.3f}") + "<extra></extra>"))
     note = f"{a['model']} · {a['task']} · {a['ablation']} ablation · n {a['n']}" + (", so no interval" if alone else f"<br>{100 * a['level']:.0f} % bootstrap intervals over prompts")
-    return fig.add_vline(0, line=dict(width=1, color="#8a94a0")).update_layout(title=dict(text=f"{title}<br><sub>{note}</sub>"), width=width, height=int(150 + 30 * len(rows)), margin=dict(l=70, r=20, t=80, b=50), template="plotly_white", font_size=11,
+    return fig.add_vline(0, line=dict(width=1, color="#8a94a0")).update_layout(title=dict(text=headline(title, note)), width=width, height=int(150 + 30 * len(rows)), margin=dict(l=70, r=20, t=80, b=50), template="plotly_white", font_size=11,
         xaxis=dict(title="change of logit(answer) - logit(foil)"), yaxis=dict(type="category", autorange="reversed"))
 
 # %% ../../nbs/attention/24_report_figures.ipynb #f812d547

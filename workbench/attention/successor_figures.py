@@ -9,7 +9,7 @@ __all__ = ['successor_figure']
 import numpy as np
 
 from .successor import ordinals, said, start_states
-from ..lm.results import SEQUENTIAL
+from ..lm.results import SEQUENTIAL, figure_text
 
 # %% ../../nbs/attention/22_successor_figures.ipynb #6ea448c1
 def _digits(table, base=10):
@@ -28,4 +28,4 @@ def successor_figure(lm, layer: int, head: int, table, width: int = 640):
     fig.add_heatmap(z=_digits(table), colorscale=SEQUENTIAL, zmin=0, zmax=1, colorbar=dict(title="share", len=.9), hovertemplate="put in %{x}<br>answer ends in %{y}<br>%{z:.2f}<extra></extra>", row=1, col=2)
     for col, (x, y) in enumerate((("number", "number said"), ("digit put in", "last digit of the answer")), 1): fig.update_xaxes(title=x, row=1, col=col).update_yaxes(title=y, row=1, col=col)
     return fig.update_layout(width=width, height=340, margin=dict(l=50, r=20, t=60, b=50), template="plotly_white", font_size=11,
-                             title=dict(text=f"<sub>{lm.id} · n {table.sizes['item']} edits · right {float(table.right.mean()):.2f}, random direction {float(table.control.mean()):.2f}</sub>"))
+                             title=dict(text=f"<sub>{figure_text(lm.id)} · n {table.sizes['item']} edits · right {float(table.right.mean()):.2f}, random direction {float(table.control.mean()):.2f}</sub>"))

@@ -10,6 +10,7 @@ import numpy as np
 
 from .composition import strongest
 from .patterns import AttentionError
+from ..lm.results import headline
 
 # %% ../../nbs/attention/21_weight_figures.ipynb #a7078d8a
 COLOURS = dict(Q="#3b6fb6", K="#b2453c", V="#3f8f5b")
@@ -44,7 +45,7 @@ def composition_figure(scores, top: int = 40, title: str = "", width: int = 640)
     x, y = zip(*[(h, l) for l in layers for h in heads])
     traces.append(go.Scatter(x=x, y=y, mode="markers+text", text=[str(h) for h in x], textfont_color="#333", marker=dict(size=19, color="white", line=dict(color="#555", width=1.2)), hovertext=[f"L{l}H{h}" for h, l in zip(x, y)], hoverinfo="text", showlegend=False))
     note = f"{scores.attrs['model']} · reader by {scores.attrs['reader']} · {len(table)} of {n} pairs above the null's 99.9%"
-    return go.Figure(traces).update_layout(title=dict(text=f"{title or 'who writes where whom reads'}<br><sub>{note}</sub>"), width=width, height=int(np.clip(200 + 80 * len(layers), 330, 930)), template="plotly_white",
+    return go.Figure(traces).update_layout(title=dict(text=headline(title or 'who writes where whom reads', note)), width=width, height=int(np.clip(200 + 80 * len(layers), 330, 930)), template="plotly_white",
         margin=dict(l=60, r=20, t=60, b=70), xaxis=dict(title="head", showgrid=False, zeroline=False, dtick=1), yaxis=dict(title="layer", dtick=1, showgrid=False, zeroline=False), font_size=11, legend=dict(orientation="h", y=0, yref="container", yanchor="bottom", x=0))
 
 # %% ../../nbs/attention/21_weight_figures.ipynb #f73ac550
@@ -57,5 +58,5 @@ def items_figure(projection, subspace=None, axes=(0, 1), title: str = "", width:
     traces = [go.Scatter(x=[i] * x.sizes["prompt"] if flat else x.sel(item=i).isel(axis=axes[0]), y=x.sel(item=i).isel(axis=axes[-1]), mode="markers", name=f"item {i}", marker=dict(size=5, color=palette[n % 6], opacity=.6))
               for n, i in enumerate(x["item"].values)]
     note = f"{projection.attrs['model']} · {x.subspace.values} · n {projection.attrs['n']} prompts"
-    return go.Figure(traces).update_layout(title=dict(text=f"{title or 'items on the axes of a head'}<br><sub>{note}</sub>"), width=width, height=360, template="plotly_white", font_size=11, margin=dict(l=60, r=20, t=60, b=50),
+    return go.Figure(traces).update_layout(title=dict(text=headline(title or 'items on the axes of a head', note)), width=width, height=360, template="plotly_white", font_size=11, margin=dict(l=60, r=20, t=60, b=50),
         xaxis=dict(title="item", dtick=1) if flat else dict(title=f"axis {axes[0] + 1}"), yaxis_title=f"axis {axes[-1] + 1}")

@@ -23,6 +23,7 @@ from .probing import WORLD, read_words
 from .store import contexts
 from .use import dose, site_vectors, summary
 from ..lm.edits import as_site
+from ..lm.results import figure_text, headline
 
 # %% ../../nbs/features/34_overview.ipynb #bd37d854
 def read_and_held(lm, corpus="", rows: int = 300, context: int = 128, seed: int = 0, share: float = 0.2) -> tuple:
@@ -63,7 +64,7 @@ def density_figure(density, title: str = ""):
     density = np.asarray(density); there = density[density > 0]; edges = np.linspace(-5, 0, 31); count = np.histogram(np.log10(there).clip(-5, -1e-9), edges)[0]
     words = [f"{10 ** a:.2g} to {10 ** b:.2g} of tokens: {n} features" for a, b, n in zip(edges, edges[1:], count)]
     fig = go.Figure(go.Bar(x=(edges[:-1] + edges[1:]) / 2, y=count, width=np.diff(edges), marker_color="#2f6fb0", customdata=words, hovertemplate="%{customdata}<extra></extra>"))
-    return fig.update_layout(title=f"{title or 'density'}<br><sub>{len(density)} features, {int((density == 0).sum())} never fired, {int((density > .1).sum())} on more than a tenth</sub>", height=290, width=620, margin=dict(t=60, b=45), template="plotly_white",
+    return fig.update_layout(title=headline(title or 'density', f"{len(density)} features, {int((density == 0).sum())} never fired, {int((density > .1).sum())} on more than a tenth"), height=290, width=620, margin=dict(t=60, b=45), template="plotly_white",
                              xaxis=dict(title="share of tokens", tickvals=list(range(-5, 1)), ticktext=["0.001%", "0.01%", "0.1%", "1%", "10%", "100%"]), yaxis_title="features")
 
 # %% ../../nbs/features/34_overview.ipynb #a28041e2
@@ -126,7 +127,7 @@ def dose_figure(pair: dict, words: str = ""):
     "Probability of the target and KL from the clean model over strength, feature and random direction."
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
-    fig = make_subplots(1, 2, subplot_titles=[f"probability of {words}" if words else "probability of the target", "KL(clean || steered), last token"], horizontal_spacing=.12)
+    fig = make_subplots(1, 2, subplot_titles=[f"probability of {figure_text(words)}" if words else "probability of the target", "KL(clean || steered), last token"], horizontal_spacing=.12)
     for name, colour in (("random", "#9aa4ae"), ("feature", "#2f6fb0")):
         s = pair[name]; x = s.strength.values
         for i, what in enumerate(("probability", "kl_target")):
@@ -134,4 +135,4 @@ def dose_figure(pair: dict, words: str = ""):
             fig.add_trace(go.Scatter(x=[*x, *x[::-1]], y=[*hi, *lo[::-1]], fill="toself", mode="none", fillcolor=colour, opacity=.2, hoverinfo="skip", showlegend=False), 1, i + 1)
             fig.add_trace(go.Scatter(x=x, y=m, mode="lines+markers", name=f"{name}{'' if name == 'feature' else ' direction'}", line_color=colour, showlegend=i == 0, hovertemplate="%{x}: %{y:.3f}<extra>" + name + "</extra>"), 1, i + 1)
     fig.update_xaxes(title="strength, in units of the feature's maximum"); a = pair["feature"].attrs
-    return fig.update_layout(height=400, width=860, margin=dict(t=110, b=90), template="plotly_white", title=f"steering<br><sub>{a['model']} · {a['site']} · n {a['n']} prompts · error {a['error']} · bands: 95% over prompts</sub>", legend=dict(orientation="h", y=-.28))
+    return fig.update_layout(height=400, width=860, margin=dict(t=110, b=90), template="plotly_white", title=headline("steering", f"{a['model']} · {a['site']} · n {a['n']} prompts · error {a['error']} · bands: 95% over prompts"), legend=dict(orientation="h", y=-.28))

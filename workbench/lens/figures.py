@@ -9,7 +9,7 @@ __all__ = ['lens_figure', 'dla_figure', 'race_figure']
 import numpy as np
 
 from ..lm.errors import WorkbenchError
-from ..lm.results import token_labels
+from ..lm.results import figure_text, headline, token_labels
 
 # %% ../../nbs/lens/05_figures.ipynb #24fd65aa
 def _one(x, prompt):
@@ -20,7 +20,7 @@ def _one(x, prompt):
 
 def _visible(word, n=9):
     word = str(word).replace("\n", "⏎").strip(" ") or "·"
-    return word if len(word) <= n else word[:n - 1] + "…"
+    return figure_text(word if len(word) <= n else word[:n - 1] + "…")
 
 def lens_figure(lens, prompt: int = 0, title: str = "", width: int = 640, last: int | None = None):
     "Top word per layer and position of a logit lens, coloured by its probability. `last` shows only that many positions from the end."
@@ -29,12 +29,12 @@ def lens_figure(lens, prompt: int = 0, title: str = "", width: int = 640, last: 
     x = x.assign_coords(pos=range(x.sizes["pos"]))      # so that a part is labelled by where it was cut from
     if last: x = x.isel(pos=slice(-last, None))
     words, p = x.top_token.isel(rank=0), x.top_probability.transpose("layer", "pos", "rank")
-    hover = [["<br>".join(f"{t!r} {v:.3f}" for t, v in zip(ts, vs)) for ts, vs in zip(*rows)] for rows in zip(x.top_token.transpose("layer", "pos", "rank").values, p.values)]
+    hover = [["<br>".join(f"{figure_text(repr(t))} {v:.3f}" for t, v in zip(ts, vs)) for ts, vs in zip(*rows)] for rows in zip(x.top_token.transpose("layer", "pos", "rank").values, p.values)]
     labels = token_labels(x.token.values, x.pos.values)
     fig = go.Figure(go.Heatmap(z=p.isel(rank=0).values, x=labels, y=list(x.layer.values), text=[[_visible(w) for w in row] for row in words.transpose("layer", "pos").values],
         customdata=hover, texttemplate="%{text}", hovertemplate="layer %{y}, %{x}<br>%{customdata}<extra></extra>", colorscale="Blues", zmin=0, zmax=1, colorbar_title_text="p"))
     note = f"{lens.attrs['model']} · {lens.attrs['method']}"
-    return fig.update_layout(title=dict(text=f"{title or 'next word after each layer'}<br><sub>{note}</sub>"), width=width, height=int(np.clip(150 + 32 * len(x.layer), 260, 900)),
+    return fig.update_layout(title=dict(text=headline(title or 'next word after each layer', note)), width=width, height=int(np.clip(150 + 32 * len(x.layer), 260, 900)),
         margin=dict(l=60, r=20, t=60, b=60), xaxis=dict(type="category", title="position"), yaxis=dict(type="category", title="layer"), template="plotly_white", font_size=11)
 
 # %% ../../nbs/lens/05_figures.ipynb #d0433c63
@@ -45,7 +45,7 @@ def dla_figure(dla, prompt: int = 0, top: int = 20, title: str = "", width: int 
     shown, rest = x.isel(component=order), float(x.sum() - x.isel(component=order).sum())
     fig = go.Figure(go.Bar(x=list(shown.component.values), y=shown.values, marker_color=["#b2453c" if v < 0 else "#3b6fb6" for v in shown.values], hovertemplate="%{x}: %{y:.3f}<extra></extra>"))
     note = f"{dla.attrs['model']} · sum {float(x.sum()):.2f} · not shown {rest:+.2f} ({len(x) - len(shown)} parts)"
-    return fig.update_layout(title=dict(text=f"{title or str(x.what.values)}<br><sub>{note}</sub>"), width=width, height=340, margin=dict(l=60, r=20, t=60, b=90),
+    return fig.update_layout(title=dict(text=headline(title or x.what.values, note)), width=width, height=340, margin=dict(l=60, r=20, t=60, b=90),
         xaxis=dict(type="category"), yaxis_title="contribution to the logit", template="plotly_white", font_size=11)
 
 # %% ../../nbs/lens/05_figures.ipynb #155ac3b1
@@ -56,5 +56,5 @@ def race_figure(race, prompt: int = 0, title: str = "", width: int = 640):
     fig = go.Figure([go.Scatter(x=list(lens.state.values), y=lens.sel(contender=c).values, name=f"{c}: {_visible(w, 14)}", mode="lines+markers", line_color=colour)
                      for c, w, colour in zip(lens.contender.values, x.word.values, ("#3b6fb6", "#c9772b"))])
     note = f"{race.attrs['model']} · {race.attrs['lens']} · winner: {x.winner.values}"
-    return fig.update_layout(title=dict(text=f"{title or 'two-token race'}<br><sub>{note}</sub>"), width=width, height=340, margin=dict(l=60, r=20, t=60, b=50),
+    return fig.update_layout(title=dict(text=headline(title or 'two-token race', note)), width=width, height=340, margin=dict(l=60, r=20, t=60, b=50),
         xaxis=dict(type="category", title="after layer"), yaxis_title="logit", template="plotly_white", font_size=11, legend=dict(orientation="h", y=-0.25))

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['SEQUENTIAL', 'DIVERGING', 'ResultError', 'package_version', 'result', 'to_frame', 'save', 'load_result',
-           'token_labels', 'plot', 'WorkbenchAccessor']
+           'figure_text', 'headline', 'token_labels', 'plot', 'WorkbenchAccessor']
 
 # %% ../../nbs/lm/07_results.ipynb #45347557
-import json
+import html, json
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -82,16 +82,24 @@ def load_result(path):
 # %% ../../nbs/lm/07_results.ipynb #544dfdae
 SEQUENTIAL, DIVERGING = "Viridis", "RdBu"
 
+def figure_text(text) -> str:
+    "Text for a plotly figure, which would read `<b>`, `<s>`, `<a>` and entities as markup."
+    return html.escape(str(text), quote=False)
+
+def headline(title, note) -> str:
+    "A figure's title with a note below, both as text; only a `<br>` in the note breaks its line."
+    return f"{figure_text(title)}<br><sub>{figure_text(note).replace('&lt;br&gt;', '<br>')}</sub>"
+
 def token_labels(tokens, positions=None) -> list:
-    "Tokens made visible and unique for an axis: spaces as ·, newlines as ⏎, the position in front (0, 1, ... unless given)."
-    shown = [str(t).replace(" ", "·").replace("\n", "⏎") for t in tokens]
+    "Tokens made visible and unique for the axis of a figure, as text: spaces as ·, newlines as ⏎, the position in front (0, 1, ... unless given)."
+    shown = [figure_text(t).replace(" ", "·").replace("\n", "⏎") for t in tokens]
     return [f"{i} {t}" for i, t in zip(range(len(shown)) if positions is None else positions, shown)]
 
 def _labels(x, dim):
     "Axis labels of a dim: its tokens when it has them, its own coordinate otherwise. Positions are the ones it was cut from."
     own = x[dim].values if dim in x.coords else range(x.sizes[dim])
     tokens = next((x[c].values for c in ("token", f"{dim}_token") if c in x.coords and x[c].dims == (dim,)), None)
-    return [str(v) for v in own] if tokens is None else token_labels(tokens, own)
+    return [figure_text(v) for v in own] if tokens is None else token_labels(tokens, own)
 
 def _caption(x):
     "Model, method and n; a single prompt out of several is called what it is."
@@ -114,7 +122,7 @@ def plot(x: xr.DataArray, title: str = "", height: int | None = None, width: int
                            hoverongaps=False, colorbar_title_text=label, hovertemplate=f"{x.dims[0]} %{{y}}<br>{x.dims[1]} %{{x}}<br>%{{z:.4g}}<extra></extra>")
     fig = go.Figure(trace)
     rows = len(values) if x.ndim == 2 else 8
-    fig.update_layout(title=dict(text=f"{title or label}<br><sub>{_caption(x)}</sub>"), width=width, height=height or int(np.clip(150 + 22 * rows, 260, 700)), margin=dict(l=60, r=20, t=60, b=60),
+    fig.update_layout(title=dict(text=headline(title or label, _caption(x))), width=width, height=height or int(np.clip(150 + 22 * rows, 260, 700)), margin=dict(l=60, r=20, t=60, b=60),
                       xaxis=dict(title=str(x.dims[-1]), type="category"), yaxis=dict(title=str(x.dims[0]) if x.ndim == 2 else label, **({"type": "category"} if x.ndim == 2 else {})), template="plotly_white")
     return fig
 

@@ -9,6 +9,7 @@ __all__ = ['ROLE_COLOURS', 'role_table', 'circuit_figure']
 import numpy as np
 import pandas as pd
 
+from ..lm.results import headline
 from .errors import PatchError
 
 # %% ../../nbs/patching/18_circuit_figures.ipynb #c88f0032
@@ -45,4 +46,4 @@ def circuit_figure(roles, scores, n_layers: int, n_heads: int, title: str = "the
     fig.update_xaxes(title="head", dtick=max(1, n_heads // 8), showgrid=False, zeroline=False, col=1).update_yaxes(title="layer", dtick=max(1, n_layers // 8), range=[-.6, n_layers - .4], showgrid=False, zeroline=False, col=1)
     fig.add_hline(y=1, line=dict(color="#bbb", width=1), col=2).update_xaxes(visible=False, range=[-.5, .5], col=2).update_yaxes(title="share kept", col=2)
     note = f"{a['model']} · {a['metric']} · n {a['n']} held-out prompts · {100 * a['level']:.0f} % interval<br>the rest ablated: {a['ablation']}"
-    return fig.update_layout(title=dict(text=f"{title}<br><sub>{note}</sub>"), width=width, height=int(np.clip(225 + 28 * n_layers, 330, 700)), margin=dict(l=50, r=20, t=95, b=95), template="plotly_white", font_size=11, legend=dict(orientation="h", y=-.42))
+    return fig.update_layout(title=dict(text=headline(title, note)), width=width, height=int(np.clip(225 + 28 * n_layers, 330, 700)), margin=dict(l=50, r=20, t=95, b=95), template="plotly_white", font_size=11, legend=dict(orientation="h", y=-.42))

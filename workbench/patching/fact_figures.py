@@ -9,7 +9,7 @@ __all__ = ['ANSWERS', 'trace_figure', 'profile_figure', 'mediation_figure', 'att
 # %% ../../nbs/patching/44_fact_figures.ipynb #5553beaa
 import numpy as np
 
-from ..lm.results import token_labels
+from ..lm.results import figure_text, headline, token_labels
 from .errors import PatchError
 
 # %% ../../nbs/patching/44_fact_figures.ipynb #83162e5a
@@ -17,7 +17,7 @@ ANSWERS = {0: "#c9772b", 1: "#3b6fb6", 2: "#9aa3ad"}   # context, memory, other
 
 
 def _framed(fig, title, note, width, height, **axes):
-    return fig.update_layout(title=dict(text=f"{title}<br><sub>{note}</sub>"), width=width, height=height, margin=dict(l=70, r=20, t=70, b=50), template="plotly_white", font_size=11, **axes)
+    return fig.update_layout(title=dict(text=headline(title, note)), width=width, height=height, margin=dict(l=70, r=20, t=70, b=50), template="plotly_white", font_size=11, **axes)
 
 # %% ../../nbs/patching/44_fact_figures.ipynb #97082baf
 def trace_figure(trace, prompt: int = 0, title: str = "where the answer comes back", width: int = 760):
@@ -45,7 +45,7 @@ def profile_figure(profile, title: str = "where the answer comes back, on averag
     for i, s in enumerate(profile.site.values):
         for p in places:
             y = profile.sel(site=s, place=p); m = y["mean"].values
-            fig.add_trace(go.Scatter(x=list(y.layer.values), y=m, name=p, legendgroup=p, showlegend=i == 0, mode="lines+markers", line_color=colours[list(profile.place.values).index(p)],
+            fig.add_trace(go.Scatter(x=list(y.layer.values), y=m, name=figure_text(p), legendgroup=p, showlegend=i == 0, mode="lines+markers", line_color=colours[list(profile.place.values).index(p)],
                                      error_y=dict(type="data", symmetric=False, array=y.high.values - m, arrayminus=m - y.low.values, thickness=1, width=3)), 1, i + 1)
     fig.update_xaxes(title="layer", type="category").update_yaxes(title_text="indirect effect", col=1)
     return _framed(fig, title, f"{a['model']} · {a['direction']} · {a['corruption']} · {a['metric']} · n {a['n']} · {100 * a['level']:.0f} % bootstrap intervals", width, 380, legend=dict(orientation="h", y=-.25)).update_layout(margin_t=100, title_y=.95)
@@ -54,7 +54,7 @@ def profile_figure(profile, title: str = "where the answer comes back, on averag
 def mediation_figure(out, title: str = "through what the change passes", width: int = 640):
     "Indirect and direct effect of each mediator, with intervals, and the total effect as a line."
     import plotly.graph_objects as go
-    a, y = out.attrs, [str(m) for m in out.mediator.values]; fig = go.Figure()
+    a, y = out.attrs, [figure_text(m) for m in out.mediator.values]; fig = go.Figure()
     for e, colour in (("indirect", "#c9772b"), ("direct", "#3b6fb6")):
         x = out.sel(effect=e); m = x["mean"].values
         if np.isfinite(m).any(): fig.add_trace(go.Scatter(x=m, y=y, name=e, mode="markers", marker=dict(size=9, color=colour), error_x=dict(type="data", symmetric=False, array=x.high.values - m, arrayminus=m - x.low.values, width=4)))
@@ -78,7 +78,7 @@ def rates_figure(out, title: str = "", width: int = 640):
     for i, name in enumerate(out.answer.values):
         y, lo, hi = (out[v].sel(answer=name).values[order] for v in ("rate", "low", "high")); c = ANSWERS[i]
         fig.add_trace(go.Scatter(x=[*x[order], *x[order][::-1]], y=[*hi, *lo[::-1]], mode="lines", fill="toself", fillcolor=c, opacity=.15, line_width=0, hoverinfo="skip", showlegend=False))
-        fig.add_trace(go.Scatter(x=x[order], y=y, name=str(name), mode="lines+markers", line_color=c))
+        fig.add_trace(go.Scatter(x=x[order], y=y, name=figure_text(name), mode="lines+markers", line_color=c))
     fig.add_trace(go.Scatter(x=x[order], y=out.wins.values[order], name=f"{out.answer.values[0]} above {out.answer.values[1]}", mode="lines", line=dict(color=ANSWERS[0], dash="dot")))
     if "random_rate" in out:
         for d, run in enumerate(out.random_rate.values[:, :, 0]): fig.add_trace(go.Scatter(x=x[order], y=run[order], name="context, random directions", legendgroup="random", showlegend=d == 0, mode="lines", line=dict(color="#b2453c", width=1), opacity=.6))
@@ -90,10 +90,10 @@ def rates_figure(out, title: str = "", width: int = 640):
 def groups_figure(split, factor: float, title: str = "by training frequency", width: int = 560):
     "The answers at one factor, one group of bars per group of prompts, with Wilson intervals."
     import plotly.graph_objects as go
-    a, x = split.attrs, split.sel(factor=factor); fig = go.Figure(); names = [f"{g} (n {int(n)})" for g, n in zip(x.group.values, x.n.values)]
+    a, x = split.attrs, split.sel(factor=factor); fig = go.Figure(); names = [f"{figure_text(g)} (n {int(n)})" for g, n in zip(x.group.values, x.n.values)]
     for i, name in enumerate(x.answer.values):
         y = x.sel(answer=name); m = y.rate.values
-        fig.add_trace(go.Bar(x=names, y=m, name=str(name), marker_color=ANSWERS[i], error_y=dict(type="data", symmetric=False, array=np.maximum(y.high.values - m, 0), arrayminus=np.maximum(m - y.low.values, 0), color="#8a94a0")))
+        fig.add_trace(go.Bar(x=names, y=m, name=figure_text(name), marker_color=ANSWERS[i], error_y=dict(type="data", symmetric=False, array=np.maximum(y.high.values - m, 0), arrayminus=np.maximum(m - y.low.values, 0), color="#8a94a0")))
     return _framed(fig, title, f"{a['model']} · {a['heads']} times {factor:g}, {a['what']} of {a['sources']} · {100 * a['level']:.0f} % Wilson intervals", width, 340, yaxis=dict(title="share of prompts", range=[0, 1.05]), legend=dict(orientation="h", y=-.15))
 
 # %% ../../nbs/patching/44_fact_figures.ipynb #55597819

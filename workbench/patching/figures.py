@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..lm.results import token_labels
+from ..lm.results import figure_text, headline, token_labels
 from .errors import PatchError
 
 # %% ../../nbs/patching/08_figures.ipynb #a9a081de
@@ -57,7 +57,7 @@ def grid_figure(told: xr.Dataset, title: str = "", width: int = 640, row: int = 
         fig.add_trace(go.Heatmap(z=mean, x=labels, y=[str(l) for l in told.layer.values], text=unsure, texttemplate="%{text}", customdata=np.stack([low, high, n], -1), zmin=zero - top, zmax=zero + top, colorscale="RdBu", reversescale=True,
                                  showscale=i == len(sites) - 1, hoverongaps=False, hovertemplate=hover, colorbar=dict(title=scale.replace(" of ", " of<br>"))), 1, i + 1)
     fig.update_xaxes(type="category", title=" x ".join(dims)); fig.update_yaxes(type="category"); fig.update_yaxes(title="layer", col=1)
-    return fig.update_layout(title=dict(text=f"{title or told.attrs['method']}<br><sub>{caption(told)}</sub>"), width=width, height=int(np.clip(190 + row * told.sizes["layer"], 260, 760)), margin=dict(l=50, r=20, t=95, b=60), template="plotly_white", font_size=11)
+    return fig.update_layout(title=dict(text=headline(title or told.attrs['method'], caption(told))), width=width, height=int(np.clip(190 + row * told.sizes["layer"], 260, 760)), margin=dict(l=50, r=20, t=95, b=60), template="plotly_white", font_size=11)
 
 # %% ../../nbs/patching/08_figures.ipynb #865b6db0
 def cell_table(told: xr.Dataset, k: int | None = None) -> pd.DataFrame:
@@ -77,5 +77,5 @@ def cells_figure(told: xr.Dataset, k: int = 12, placebo: xr.Dataset | None = Non
     if placebo is not None:
         other = cell_table(placebo).set_index(keys).loc[[tuple(r) for r in rows[keys].values]].reset_index()
         fig.add_trace(go.Scatter(x=other[value], y=rows.cell, error_x=error(other), mode="markers", marker=dict(size=8, color="#8a94a0", symbol="diamond"), name="random vector, equal norm"))
-    return fig.update_layout(title=dict(text=f"{title}<br><sub>{caption(told)} · {100 * told.attrs['level']:.0f} % intervals over prompts</sub>"), width=width, height=int(190 + 26 * len(rows)), margin=dict(l=90, r=20, t=80, b=80), template="plotly_white", font_size=11,
+    return fig.update_layout(title=dict(text=headline(title, f"{caption(told)} · {100 * told.attrs['level']:.0f} % intervals over prompts")), width=width, height=int(190 + 26 * len(rows)), margin=dict(l=90, r=20, t=80, b=80), template="plotly_white", font_size=11,
         xaxis=dict(title=scale), yaxis=dict(type="category", autorange="reversed"), legend=dict(orientation="h", y=-.3))

@@ -8,6 +8,7 @@ __all__ = ['COLOURS', 'parts_figure', 'alignment_figure', 'size_figure', 'subspa
 # %% ../../nbs/patching/34_subspace_figures.ipynb #f6bcb001
 import numpy as np
 
+from ..lm.results import figure_text, headline
 from .errors import PatchError
 
 # %% ../../nbs/patching/34_subspace_figures.ipynb #f9d20da8
@@ -19,14 +20,14 @@ def _colour(name, i): return COLOURS.get(name, _MORE[i % len(_MORE)])
 
 
 def _layout(fig, title, note, y, height=330, width=640, **more):
-    return fig.update_layout(title=dict(text=f"{title}<br><sub>{note}</sub>"), width=width, height=height, margin=dict(l=60, r=20, t=70, b=50), template="plotly_white", font_size=11, yaxis_title=y, **more)
+    return fig.update_layout(title=dict(text=headline(title, note)), width=width, height=height, margin=dict(l=60, r=20, t=70, b=50), template="plotly_white", font_size=11, yaxis_title=y, **more)
 
 
 def parts_figure(checks, title="what each part of the direction does"):
     "Flipped share of sum, row and null part, for a dict {name: illusion_check}; suspects are marked."
     import plotly.graph_objects as go
     if not checks: raise PatchError("There are no checks to draw.")
-    names = [f"{n}<br>{'suspect' if bool(c.suspect) else 'not suspect'}" for n, c in checks.items()]; some = next(iter(checks.values())).attrs
+    names = [f"{figure_text(n)}<br>{'suspect' if bool(c.suspect) else 'not suspect'}" for n, c in checks.items()]; some = next(iter(checks.values())).attrs
     said = {"sum": "the direction", "row": "its read part", "null": "its unread part"}
     fig = go.Figure([go.Bar(name=said[p], x=names, y=[float(c.flips.sel(part=p)) for c in checks.values()], marker_color=_colour(p, 0), hovertemplate="%{x}: %{y:.2f}<extra>" + said[p] + "</extra>") for p in ("sum", "row", "null")])
     ns = sorted({c.attrs["n"] for c in checks.values()})

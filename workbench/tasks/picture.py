@@ -8,6 +8,8 @@ __all__ = ['accuracy_figure']
 # %% ../../nbs/tasks/13_picture.ipynb #f75bef9e
 import plotly.graph_objects as go
 
+from ..lm.results import figure_text
+
 # %% ../../nbs/tasks/13_picture.ipynb #50e98e07
 def accuracy_figure(
     scores,           # Dataset over `kind`, from Task.accuracy
@@ -16,11 +18,11 @@ def accuracy_figure(
 ):                    # a plotly Figure
     "Accuracy by kind with Wilson intervals and chance levels."
     s = scores.to_dataframe().reset_index()
-    labels = [f"{k}<br>n={n}" for k, n in zip(s.kind, s.n)]
+    labels = [f"{figure_text(k)}<br>n={n}" for k, n in zip(s.kind, s.n)]
     whisker = dict(type="data", symmetric=False, array=s.high - s.accuracy, arrayminus=s.accuracy - s.low, thickness=1.2, color="#333")
     bars = go.Bar(x=labels, y=s.accuracy, error_y=whisker, marker_color="#7aa6c2", hovertemplate="%{x}: %{y:.3f}<extra></extra>", showlegend=False)
     chance = go.Scatter(x=labels, y=s.chance, mode="markers", name="chance", marker=dict(symbol="line-ew", size=26, line=dict(width=2, color="#b4452f")))
     fig = go.Figure([bars, chance])
-    title = f"{scores.attrs['task']} on {scores.attrs['model']}: right word first of all words"
+    title = figure_text(f"{scores.attrs['task']} on {scores.attrs['model']}: right word first of all words")
     return fig.update_layout(title=dict(text=title, font_size=14), width=width, height=height, margin=dict(l=40, r=10, t=40, b=30), template="simple_white",
                              yaxis=dict(range=[0, 1.05], title="accuracy"), legend=dict(orientation="h", y=1.12, x=.8))
