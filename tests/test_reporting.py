@@ -1,6 +1,7 @@
 """The report engine from the outside: parameters on hard cases, the real command line, what a run leaves behind."""
-import shlex, signal, subprocess, sys, time
+import json, shlex, signal, subprocess, sys, time
 from pathlib import Path
+from unittest.mock import patch
 
 import nbformat
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from workbench.lm.errors import WorkbenchError
 from workbench.reporting.catalogue import describe, names
 from workbench.reporting.params import Misfit, fit, read_params, settle
+from workbench.reporting.key import plan
+from workbench.reporting.result import save_data
 from workbench.reporting.run import ReportFailed, open_run, run, runs
 
 from conftest import WORKBENCH, notebook
@@ -108,22 +111,54 @@ def test_every_shipped_report_describes_itself():
 HOSTILE = """It's "q" </script><script>alert(1)</script> \\ {x} 👑 on"""
 
 
-def test_a_run_leaves_three_files_and_can_be_read_back(write_report, tmp_path):
+def test_a_run_leaves_four_files_and_can_be_read_back(write_report, tmp_path):
     path = write_report("text: str = 'a'  # some text\nn: int = 2  # a number\nseed: int = 3", "half = n / 2", result="{'half': half, 'text': text}")
     done = run(path, {"text": HOSTILE, "n": 5}, out=tmp_path/"out {x}")
     assert done.result == {"half": 2.5, "text": HOSTILE}
-    assert {p.name for p in done.folder.iterdir()} == {"report.ipynb", "report.html", "run.json"}
+    assert {p.name for p in done.folder.iterdir()} == {"report.ipynb", "report.html", "run.json", "result.json"} and json.loads((done.folder/"result.json").read_text()) == done.result
     record = open_run(done.folder).record
     assert record["status"] == "done" and record["given"] == {"text": HOSTILE, "n": 5} and record["seed"] == 3
-    assert record["versions"]["torch"] and record["seconds"] > 0
+    assert record["versions"]["torch"] and record["versions"]["plotly"] and record["seconds"] > 0 and record["cpu_seconds"] > 0 and 2 ** 24 < record["peak_memory_bytes"] < 2 ** 31 and record["host"] and record["key"] == done.folder.name[-16:]
     assert [r.folder for r in runs(tmp_path/"out {x}")] == [done.folder]
     assert "<script>alert(1)" not in done.page.read_text("utf-8")
 
 
-def test_two_runs_in_one_second_do_not_meet(write_report, tmp_path):
-    path = write_report("n: int = 2")
-    first, second = (run(path, out=tmp_path/"o") for _ in range(2))
-    assert first.folder != second.folder
+def test_the_same_run_is_made_once(write_report, tmp_path):
+    "What decides the outcome decides the key: values, cells, files named; spelling out a default does not."
+    path = write_report("n: int = 2\nfrom typing import Annotated\nfile: Annotated[str, 'path'] = ''", "import os", result="{'n': n, 'process': os.getpid()}"); out = tmp_path/"o"
+    first, again, spelt = run(path, out=out), run(path, out=out), run(path, {"n": 2}, out=out); assert (first.cached, again.cached) == (False, True) and again.result == first.result
+    assert spelt.cached and spelt.folder == first.folder
+    forced = run(path, out=out, force=True); assert not forced.cached and forced.folder == first.folder and forced.result["process"] != first.result["process"] and len(runs(out)) == 1
+    keys = {plan(path, {"n": 3}, out).key, first.key}; (tmp_path/"a.txt").write_text("a"); keys.add(plan(path, {"file": str(tmp_path/"a.txt")}, out).key); (tmp_path/"a.txt").write_text("b"); keys.add(plan(path, {"file": str(tmp_path/"a.txt")}, out).key)
+    edited = json.loads(path.read_text()); edited["cells"][-1]["source"] = "{'n': -n}"; path.write_text(json.dumps(edited)); keys.add(plan(path, {}, out).key); assert len(keys) == 5
+
+
+def test_models_are_part_of_the_key():
+    given = [plan("tour", {"model": m}) for m in ("micro", "micro-llama")]; assert len({p.key for p in given}) == 2 and [p.models[0][:2] for p in given] == [("model", "micro"), ("model", "micro-llama")] and all(p.models[0][2] for p in given)
+    before = plan("tour").key
+    with patch("workbench.reporting.key.package_hash", lambda: "other"): assert plan("tour").key != before
+    with patch("workbench.reporting.key.surroundings", lambda: {"torch": "0"}): assert plan("tour").key != before
+
+
+@pytest.mark.parametrize("name, value, says", [("model", "micr", "Did you mean 'micro'"), ("model", "./nothing", "not a local folder"), ("file", "/no/such", "no file or folder"), ("model", "x" * 5000, "characters"), ("file", "a\0b", "no file or folder")])
+def test_what_is_named_must_be_there(name, value, says):
+    declared = params('from typing import Annotated\nmodel: Annotated[str, "model"] = "micro"\nfile: Annotated[str, "path"] = ""')
+    with pytest.raises(WorkbenchError, match=says) as e: settle(declared, {name: value}, "small")
+    assert len(str(e.value)) < 700 and "\n" not in str(e.value)
+    assert settle(declared, {"model": "someone/a-model", "file": ""}) == {"model": "someone/a-model", "file": ""}
+    with pytest.raises(WorkbenchError, match="annotated"): params('a: Annotated[str, "modle"] = ""')
+
+
+def test_tables_and_arrays_come_back(write_report, tmp_path):
+    "Written by the kernel beside the notebook, read back as what they were; a name cannot lead out of the folder."
+    import pandas as pd, xarray as xr
+    made = "import pandas as pd, xarray as xr; t = pd.DataFrame({'a': [1, 2], 'b': ['x', None]}, index=pd.MultiIndex.from_tuples([(0, 'u'), (1, 'v')], names=['i', None])); g = xr.DataArray([[1., float('nan')]], dims=('layer', 'pos'), coords={'token': ('pos', ['</b>', ' b'])}, name='g', attrs={'model': 'micro'})"
+    done = run(write_report("n: int = 0", made, "from workbench.reporting.result import Result", result="Result(n=n, t=t, g=g, both=xr.Dataset({'g': g}))"), out=tmp_path/"o"); space = {}; exec(made, space)
+    back = open_run(done.folder); assert back["n"] == 0 and set(back.data) == {"t", "g", "both"} and {p.name for p in (done.folder/"data").iterdir()} == {"t.parquet", "g.nc", "both.nc"}
+    pd.testing.assert_frame_equal(back["t"].rename_axis(["i", None]), space["t"], check_dtype=False); xr.testing.assert_identical(back["g"], space["g"]); assert back["both"].g.dims == ("layer", "pos") and "</b> b" not in done.page.read_text()
+    with pytest.raises(WorkbenchError, match="has no 'x'; it has n, both, g, t"): back["x"]
+    with pytest.raises(WorkbenchError, match="letters, digits"): save_data(tmp_path, "../x", space["t"])
+    with pytest.raises(WorkbenchError, match="two columns 'a'"): save_data(tmp_path, "x", pd.DataFrame([[1, 2]], columns=["a", "a"]))
 
 
 def test_its_printed_command_runs_it_again(write_report, cli):
@@ -226,7 +261,16 @@ def test_a_killed_run_is_not_a_run(write_report, tmp_path):
     deadline = time.monotonic() + 120
     while not (tmp_path/"started").exists() and time.monotonic() < deadline: time.sleep(.1)
     process.kill(); process.wait()
-    assert runs(tmp_path/"_runs") == [] and all(p.name.startswith(".") for p in (tmp_path/"_runs"/"small").iterdir())
+    [left] = (tmp_path/"_runs"/"small").iterdir(); assert runs(tmp_path/"_runs") == [] and left.name.startswith(".")
+    done = run(write_report("n: int = 0"), out=tmp_path/"_runs"); assert [p for p in (tmp_path/"_runs"/"small").iterdir()] == [done.folder]      # what was left is gone
+
+
+def test_a_success_takes_the_place_of_a_failure(write_report, tmp_path):
+    path = write_report("n: int = 0", f"if not __import__('os').path.exists({str(tmp_path/'fine')!r}): raise ValueError('not yet')"); out = tmp_path/"o"
+    for _ in (0, 1):
+        with pytest.raises(ReportFailed): run(path, out=out)
+    assert [r.status for r in runs(out)] == ["failed"]; (tmp_path/"fine").write_text(""); done = run(path, out=out)
+    assert not done.cached and [r.folder for r in runs(out)] == [done.folder] and len(list(done.folder.parent.iterdir())) == 1
 
 
 TOUR = [("model=micr", "Did you mean 'micro'"), ("prompt=", "empty"), ("answer=Mary and", "2 tokens")]

@@ -13,7 +13,7 @@ _HOME = {  # public name -> the module that defines it
     "plot": "workbench.lm.results",
     "WorkbenchError": "workbench.lm.errors",
 }
-_ROOMS = "lm", "zoo", "tasks", "experiments", "lens", "attention", "patching", "features", "bias", "knowledge", "dialogue", "widgets", "reporting"
+_ROOMS = "lm", "zoo", "tasks", "experiments", "lens", "attention", "patching", "features", "bias", "knowledge", "dialogue", "widgets", "reporting", "reports", "scale"
 
 __all__ = [*_HOME, *_ROOMS]
 
