@@ -13,7 +13,8 @@ import torch
 import traitlets as t
 from matplotlib.figure import Figure
 
-from ..features.store import ActivationStore, Statistics
+from ..features.store import ActivationStore
+from ..scale.shards import Statistics
 from ..features.train import TensorSource, Trainer
 from ..lm.errors import WorkbenchError
 from .base import Widget, WidgetError, mode
