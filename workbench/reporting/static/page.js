@@ -13,7 +13,8 @@ codeButton.onclick = () => {
   codeButton.textContent = shown ? "Hide code" : "Show code";
 };
 const system = matchMedia("(prefers-color-scheme: dark)");
-const isDark = () => root.dataset.theme ? root.dataset.theme === "dark" : system.matches;
+let paper = null;                                                      // width of the sheet in pixels while the page is being printed
+const isDark = () => !paper && (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
 themeButton.onclick = () => {
   const next = { undefined: "dark", dark: "light", light: undefined }[root.dataset.theme];
   if (next) root.dataset.theme = next; else delete root.dataset.theme;
@@ -66,11 +67,25 @@ const figures = [...document.querySelectorAll(".wb-figure")];
 function drawn(el) {
   const { data: traces, layout } = data.figures[+el.dataset.figure];
   const { width, ...rest } = structuredClone(layout);                  // the page sets the width
+  if (paper) { rest.width = paper; rest.height = el.offsetHeight; }
   rest.template = template();
   const copies = structuredClone(traces);
-  return [isDark() ? copies.map(darkened) : copies, rest, { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] }];
+  return [isDark() ? copies.map(darkened) : copies, rest, { responsive: !paper, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] }];
 }
-async function restyle() { if (globalThis.Plotly) for (const el of figures) await Plotly.react(el, ...drawn(el)); }
+function restyle() { if (globalThis.Plotly) return Promise.all(figures.map(el => Plotly.react(el, ...drawn(el)))); }
+// Paper is narrower than most windows, and light: figures are drawn again for it, at once, since a print dialog does not wait.
+const SHEET = 680;
+let screenTheme;
+addEventListener("beforeprint", () => {
+  if (paper) return;
+  screenTheme = root.dataset.theme; paper = SHEET; root.dataset.theme = "light";
+  restyle();
+});
+addEventListener("afterprint", () => {
+  paper = null;
+  if (screenTheme) root.dataset.theme = screenTheme; else delete root.dataset.theme;
+  restyle();
+});
 async function drawFigures() {
   if (!figures.length) return;
   const packed = new Blob([unpack(document.getElementById("wb-plotly").textContent)]);
