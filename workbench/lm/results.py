@@ -63,7 +63,7 @@ def save(x, path) -> Path:
     ds = x.to_dataset(name=x.name or "value") if isinstance(x, xr.DataArray) else x
     ds = ds.assign_attrs({**ds.attrs, "is_array": int(isinstance(x, xr.DataArray))})
     narrow = {n: v.astype("int32") for n, v in ds.variables.items() if v.dtype.kind in "iu" and v.dtype.itemsize == 8}
-    if any(len(v) and (np.abs(v.values).max(initial=0) > 2**31 - 1) for v in narrow.values()): raise ResultError("An integer in this result is too large for the file; convert it to float first.")
+    if any(np.abs(v.values).max(initial=0) > 2**31 - 1 for v in narrow.values()): raise ResultError("An integer in this result is too large for the file; convert it to float first.")
     ds.assign({n: v for n, v in narrow.items() if n in ds.data_vars}).assign_coords({n: v for n, v in narrow.items() if n in ds.coords}).to_netcdf(part, engine="scipy")
     part.replace(path)
     return path

@@ -8,6 +8,7 @@ __all__ = ['REQUIREMENT', 'version_of', 'versions', 'git', 'git_state', 'now', '
 # %% ../../nbs/reporting/03_provenance.ipynb #92abd3fb
 import platform, re, subprocess, sys
 from datetime import datetime, timezone
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
@@ -21,6 +22,7 @@ def version_of(package: str) -> str | None:
     try: return metadata.version(package)
     except metadata.PackageNotFoundError: return None
 
+@lru_cache
 def versions() -> dict[str, str | None]:
     "Versions of the workbench, of Python and of every package that the workbench asks for."
     try: needs = [REQUIREMENT.match(r)[0] for r in metadata.requires("interp-workbench") or [] if "extra ==" not in r]
