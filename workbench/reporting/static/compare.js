@@ -65,14 +65,14 @@ export function varying(runs, part) {                                    // name
 export function toHash(s) {
   const out = new URLSearchParams(), put = (k, v, other) => { if (v !== other && v !== "") out.append(k, v); };
   for (const k of ["q", "report", "model", "status", "from", "to", "view"]) put(k, s[k], NOTHING[k]);
-  for (const [name, want] of s.params) out.append("p", `${name}=${want}`);
+  for (const [name, want] of s.params) out.append("p", `${name.replace(/[%=]/g, encodeURIComponent)}=${want}`);
   put("sort", (s.down ? "-" : "") + s.sort, "-started"); put("page", String(s.page), "1"); put("pick", s.pick.join("~"), ""); put("diff", s.diff.join("~"), "");
   return out.toString();
 }
 export function fromHash(text) {
   const given = new URLSearchParams(text.replace(/^#/, "")), s = structuredClone(NOTHING), ids = k => (given.get(k) ?? "").split("~").filter(x => /^[0-9a-f]{1,64}$/.test(x)).slice(0, 2);
   for (const k of ["q", "report", "model", "status", "from", "to"]) s[k] = given.get(k) ?? "";
-  for (const p of given.getAll("p")) { const at = p.indexOf("="); if (at > 0) s.params.push([p.slice(0, at), p.slice(at + 1)]); }
+  for (const p of given.getAll("p")) { const at = p.indexOf("="); if (at > 0) s.params.push([p.slice(0, at).replace(/%3D/g, "=").replace(/%25/g, "%"), p.slice(at + 1)]); }
   const sort = given.get("sort"); if (sort) { s.down = sort.startsWith("-"); s.sort = sort.replace(/^-/, ""); }
   s.page = Math.max(1, parseInt(given.get("page")) || 1); s.view = given.get("view") === "table" ? "table" : "cards"; s.pick = ids("pick"); s.diff = ids("diff").length === 2 ? ids("diff") : [];
   return s;

@@ -35,7 +35,7 @@ addEventListener("popstate", follow); addEventListener("hashchange", follow);
 
 // --- controls: made once ------------------------------------------------------------------------------------------------
 const option = (value, text = value) => h("option", { value, text });
-const field = (label, control) => h("label", { className: "field" }, h("span", { text: label }), control);
+const field = (label, control, beside, wide) => { control.id = `wb-${label.toLowerCase()}`; return h("div", { className: wide ? "field wide" : "field" }, h("label", { htmlFor: control.id, text: label }), beside ? h("span", { className: "both" }, control, beside) : control); };
 const counted = (of, text = v => v) => { const n = new Map(); for (const r of all) for (const v of of(r)) n.set(v, (n.get(v) ?? 0) + 1);
   return [...n].sort(([a], [b]) => a.localeCompare(b, undefined, { numeric: true })).map(([v, k]) => option(v, `${cut(text(v), 40)} (${k})`)); };
 const pick = (key, first, options) => h("select", { onchange: e => set({ [key]: e.target.value }) }, option("", first), options);
@@ -43,7 +43,7 @@ let typing;
 const search = h("input", { type: "search", placeholder: "words in titles, parameters, results", autocomplete: "off", spellcheck: false, "aria-keyshortcuts": "/", oninput: e => { clearTimeout(typing); const q = e.target.value; typing = setTimeout(() => set({ q }), 60); } });
 const report = pick("report", "all reports", counted(r => [r.report])), model = pick("model", "all models", counted(r => r.models)), status = pick("status", "any", counted(r => [r.status]));
 const from = h("input", { type: "date", onchange: e => set({ from: e.target.value }) }), to = h("input", { type: "date", onchange: e => set({ to: e.target.value }) });
-const more = h("select", { "aria-label": "Add a filter on a parameter or a result", onchange: e => { const name = e.target.value; e.target.value = ""; if (name) { set({ params: [...s.params, [name, ""]] }); filters.querySelector("span:last-of-type input")?.focus(); } } });
+const more = h("select", { title: "a parameter or a result", onchange: e => { const name = e.target.value; e.target.value = ""; if (name) { set({ params: [...s.params, [name, ""]] }); filters.querySelector("span:last-of-type input")?.focus(); } } });
 const sort = h("select", { onchange: e => set({ sort: e.target.value }) }), turn = h("button", { type: "button", onclick: () => set({ down: !s.down }) });
 const views = ["cards", "table"].map(v => h("button", { type: "button", text: v[0].toUpperCase() + v.slice(1), onclick: () => set({ view: v }, { keep: true }) }));
 const filters = h("div", { className: "filters" }), said = h("p", { className: "said", role: "status" }), list = h("div", { className: "list" }), pager = h("nav", { className: "pager", "aria-label": "Pages" });
@@ -57,8 +57,8 @@ const swept = data.sweeps.length ? h("details", { className: "sweeps" }, h("summ
 const broken = data.broken.length ? h("p", { className: "error", text: `Left out, because the record cannot be read: ${data.broken.join(", ")}` }) : null;
 const browse = h("main", {}, broken, swept,
   h("form", { role: "search", "aria-label": "Runs", onsubmit: e => e.preventDefault() },
-    h("div", { className: "controls" }, h("label", { className: "field wide" }, h("span", { text: "Search" }), search), field("Report", report), field("Model", model), field("Status", status), field("From", from), field("To", to),
-      field("Filter", more), field("Sort", h("span", { className: "both" }, sort, turn)), h("span", { className: "both", role: "group", "aria-label": "View" }, views)), filters),
+    h("div", { className: "controls" }, field("Search", search, null, true), field("Report", report), field("Model", model), field("Status", status), field("From", from), field("To", to),
+      field("Filter", more), field("Sort", sort, turn), h("span", { className: "both", role: "group", "aria-label": "View" }, views)), filters),
   h("div", { className: "head" }, said, reset), list, pager);
 const compare = h("main", { hidden: true, tabIndex: -1 }), bar = h("section", { className: "bar", "aria-label": "Chosen to compare", hidden: true });
 const heading = h("h1", { text: "Gallery of runs" });
