@@ -91,10 +91,10 @@ def typed(param: Param, text: str, report: str) -> list:
     whole = kinds(param.kind) & {list, tuple, dict} or text == ""
     return [settle_one(param, p, report, True) for p in ([text] if whole else pieces(param, text, f"Parameter '{param.name}' of report {report}"))]
 
-# %% ../../nbs/reporting/18_grid.ipynb #a3a45146
+# %% ../../nbs/reporting/18_grid.ipynb #7a394da8
 def values_of(param: Param, given: Any, report: str) -> list:
     "The different values of one parameter, checked and converted."
-    if isinstance(given, Typed): found = typed(param, given, report)
+    if isinstance(given, Typed): found = typed(param, str(given), report)
     else:
         given = given.tolist() if hasattr(given, "tolist") else list(given) if isinstance(given, (range, tuple)) else given
         found = items_or_whole(param, given, report) if isinstance(given, list) else [settle_one(param, given, report, False)]

@@ -126,7 +126,7 @@ def footer_html(sweep) -> str:
     lines = "".join(f'<tr><th scope="row">{k}</th><td>{html.escape(str(v))}</td></tr>' for k, v in said.items() if v)
     return f'<footer><table>{lines}</table><p>Beside this page: <a href="summary.csv">summary.csv</a>, <a href="summary.parquet">summary.parquet</a>, <a href="sweep.json">sweep.json</a>. In Python: <code>workbench.reporting.sweep.open_sweep(folder).table()</code>.</p></footer>'
 
-# %% ../../nbs/reporting/10_sweep_page.ipynb #d86c3d54
+# %% ../../nbs/reporting/10_sweep_page.ipynb #4de9763e
 def alt(figure: dict, name: str, sweep) -> str:
     "A figure in words."
     numbers = [v for line in (figure["data"][0].get("z") or [figure["data"][0]["y"]]) for v in line if v is not None]
@@ -156,7 +156,7 @@ def sweep_page(sweep) -> str:
     body = [opening(sweep)]
     if sweep.failed: body += ["<h2>Failures</h2>", failures_html(sweep)]
     if names and sweep.swept: body += ["<h2>Results</h2>", picture_html(found, names, sweep, parts)]
-    if alike: body.append("<p>The same for all members that finished: " + ", ".join(f"{html.escape(n)} {html.escape(cell_text(v)[:200])}" for n, v in alike.items()) + ".</p>")
+    if alike: body.append("<p>The same for all members that finished: " + ", ".join(f"{html.escape(n)} = {html.escape(cell_text(v)[:200])}" for n, v in alike.items()) + ".</p>")
     body += ["<h2>Members</h2>", table_html(found, alike, sweep)]
     text = with_anchors("\n".join(body), parts)
     return PAGE.format(title=html.escape(f"{sweep.record['title']}: sweep"), policy=POLICY, css=static("page.css") + static("sweep.css"), nav=contents_html(parts.contents), banner="",

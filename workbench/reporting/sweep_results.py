@@ -74,7 +74,7 @@ def stacked(sweep, name: str, found: list):
     front = {n: n if n not in columns else f"swept_{n}" for n in sweep.swept}
     return pd.concat([frame.assign(**{as_: [m["given"][n]] * len(frame) for n, as_ in front.items()})[[*front.values(), *columns]] for m, frame in found], ignore_index=all(f.index.names == [None] for _, f in found))
 
-# %% ../../nbs/reporting/19_sweep_results.ipynb #a070277a
+# %% ../../nbs/reporting/19_sweep_results.ipynb #1a9a9e17
 def scalar(value):
     "A swept value as a coordinate: itself where it is a number or a text, else JSON."
     return value if isinstance(value, (int, float, str)) else json.dumps(value, ensure_ascii=False, default=str)
@@ -90,9 +90,9 @@ def crossed(sweep, name: str, found: list):
     points = pd.MultiIndex.from_tuples([tuple(scalar(m["given"][n]) for n in called) for m, _ in found], names=list(called.values()))
     try: joined = xr.concat([d for _, d in found], dim="_member", join="exact", combine_attrs="drop_conflicts", coords="different", compat="equals")
     except ValueError: raise WorkbenchError(f"'{name}' has different labels along a dimension in different members, so it is no one array; read them one by one: sweep.runs[0].data[{name!r}].") from None
-    if len(called) == 1: cube = joined.assign_coords(_member=points.get_level_values(0)).rename(_member=points.names[0])
+    if len(called) == 1: cube = joined.rename(_member=points.names[0]).assign_coords({points.names[0]: list(points.get_level_values(0))})
     else: cube = joined.assign_coords(xr.Coordinates.from_pandas_multiindex(points, "_member")).unstack("_member")
     cube = cube.reindex({as_: list(dict.fromkeys(map(scalar, sweep.grid[n]))) for n, as_ in called.items()})
     return cube.transpose(*called.values(), ...)
 
-def shape(array) -> str: return " x ".join(f"{n} {d}" for d, n in array.sizes.items()) or "one number"
+def shape(array) -> str: return " x ".join(f"{d} {n}" for d, n in array.sizes.items()) or "one number"

@@ -6,8 +6,8 @@
 __all__ = ['SETTINGS', 'AHEAD', 'ClusterError', 'installed', 'fitting', 'scripts_left_alone', 'dask_setup', 'joined', 'started',
            'workers', 'WorkerDied', 'outcome', 'each']
 
-# %% ../../nbs/scale/00_cluster.ipynb #634c7121
-import signal
+# %% ../../nbs/scale/00_cluster.ipynb #bf15cf3f
+import signal, sys
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 from multiprocessing import spawn
@@ -40,7 +40,7 @@ def fitting(
     free = .9 * min(psutil.virtual_memory().available, memory_limit())
     return max(1, min(jobs or cpu_count(), int(free // memory) if memory else 10**6))
 
-# %% ../../nbs/scale/00_cluster.ipynb #61cbdc11
+# %% ../../nbs/scale/00_cluster.ipynb #84b41df4
 SETTINGS = {"distributed.scheduler.allowed-failures": 1, "distributed.scheduler.worker-saturation": 1.0, "distributed.comm.timeouts.connect": "30s",
             "distributed.worker.daemon": False}  # a daemon may have no children of its own
 
@@ -56,6 +56,7 @@ def scripts_left_alone():
 def dask_setup(worker) -> None:
     "Dask calls this in each process it starts: Ctrl-C is for the one who asked, who then ends the workers in order."
     signal.signal(signal.SIGINT, lambda *_: None)  # a function, not SIG_IGN, which kernels started by the worker would inherit
+    sys.modules.setdefault("rfc3987_syntax", None) # where JupyterLab is installed, reading notebooks would build a grammar of web addresses first: 2 s of each process
 
 # %% ../../nbs/scale/00_cluster.ipynb #fa2f9a45
 def joined(address: str):
