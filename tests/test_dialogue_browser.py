@@ -76,7 +76,7 @@ def test_through_the_eyes_of_a_role(shown, made):
 
 
 def test_branches_files_and_names(shown, made):
-    twigs = shown.locator(".wb-twig button"); expect(twigs).to_have_count(2); twigs.first.click(); expect(card(shown, 3)).not_to_contain_text("A bad one."); expect(shown.locator(".wb-side")).to_contain_text("Which turns mattered"); twigs.nth(1).click(); expect(card(shown, 3)).to_contain_text("A bad one.")
+    twigs = shown.locator(".wb-twig"); expect(twigs).to_have_count(2); twigs.first.click(); expect(card(shown, 3)).not_to_contain_text("A bad one."); expect(shown.locator(".wb-stage")).to_contain_text("Which turns mattered"); twigs.nth(1).click(); expect(card(shown, 3)).to_contain_text("A bad one.")
     with shown.expect_download() as got: shown.get_by_role("button", name="dialogues.jsonl").click()
     assert len(open(got.value.path()).read().splitlines()) == sum(len(d.tree) for d in made.dialogues)
     with shown.expect_download() as got: shown.get_by_role("button", name="convokit.zip").click()
@@ -148,7 +148,7 @@ def test_the_simulator_is_driven_in_jupyterlab(lab, patient):
 
     card(page, 1).click(); expect(card(page, 1).get_by_role("button", name="patch this turn")).to_be_disabled(); assert "edit this one first" in card(page, 1).get_by_role("button", name="patch this turn").get_attribute("title"); assert "No dictionary" in card(page, 1).get_by_role("button", name="features").get_attribute("title")
     card(page, 1).get_by_role("button", name="edit").click(); area = page.get_by_label("Message 0, edited"); expect(area).to_be_focused(); area.fill("Anna lives in Paris."); page.get_by_role("button", name="Play on from here").click()
-    expect(page.locator(".wb-side")).to_contain_text("What the edit changed: this branch minus main"); expect(card(page, 1)).to_contain_text("edited"); expect(page.locator(".wb-twig button")).to_have_count(2); expect(card(page, 4)).to_contain_text("I see."); assert float(says(page, 3, "difference -").split()[1]) < -.2
+    expect(page.locator(".wb-side")).to_contain_text("What the edit changed: this branch minus main"); expect(card(page, 1)).to_contain_text("edited"); expect(page.locator(".wb-twig")).to_have_count(2); expect(card(page, 4)).to_contain_text("I see."); assert float(says(page, 3, "difference -").split()[1]) < -.2
 
     card(page, 1).get_by_role("button", name="attention").click(); expect(page.locator(".wb-attention")).to_be_visible(timeout=60_000); assert says(page, 4, "locked").strip().endswith("key ['in', 'Paris', '.']"); expect(page.locator(".wb-attention .wb-token[aria-selected=true]")).to_have_count(3)
     card(page, 1).get_by_role("button", name="patch this turn").click(); expect(page.locator(".wb-patching")).to_be_visible(timeout=60_000); expect(page.locator(".wb-attention")).to_have_count(0)

@@ -20,7 +20,7 @@ from workbench.dialogue.scripted import Arguer, Bayesian
 from workbench.experiments.design import Design
 from workbench.widgets.base import Selection, WidgetError, css, esm, files_of, static
 from workbench.widgets.dialogue_data import after, came_from, difference, eyes, importance, origin, panels, read_of, spread, statements, transcript, versions
-from workbench.widgets.dialogue_picture import dialogue_figure, opinions_figure, spread_figure
+from workbench.widgets.dialogue_picture import dialogue_figure, opinions_figure
 from workbench.widgets.dialogue_simulator import DialogueSimulator, PersuasionSimulator
 from workbench.widgets.feature_data import opened
 
@@ -268,7 +268,6 @@ def test_pictures():
     w = sim(5); assert w.to_png()[:4] == b"\x89PNG" and "<svg" in w.to_svg(dark=True)[:900]; d = hegselmann_krause(np.random.default_rng(0).random(40), .15); image = opinions_figure(d).axes[0].images[0].get_array()
     assert image.shape == (40, d.sizes["step"]) and (np.diff(np.asarray(image)[:, -1]) >= 0).all() and sorted(np.asarray(image)[:, 0]) == sorted(d.values[0])
     with pytest.raises(WidgetError, match="dims step and agent"): opinions_figure(d.rename(step="time"))
-    with pytest.raises(WidgetError, match="dims seed"): spread_figure(d)
     assert dialogue_figure(w.scenario, Dialogue(w.scenario, agents()), None).axes[0].texts[0].get_text() == "nothing was said yet"
 
 

@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['HEARD_MOST', 'QUANTILES', 'SILENCE', 'SOURCE_WORDS', 'OUTCOMES', 'WORLDS', 'branches', 'came_from', 'eyes',
-           'transcript', 'series', 'spread', 'panels', 'origin', 'difference', 'importance', 'tier', 'statements',
+           'transcript', 'spread', 'panels', 'gaps', 'origin', 'difference', 'importance', 'tier', 'statements',
            'reader', 'after', 'read_of', 'no_weights', 'versions']
 
-# %% ../../nbs/widgets/15_dialogue_data.ipynb #3053dacd
+# %% ../../nbs/widgets/15_dialogue_data.ipynb #28bf93bd
 from dataclasses import fields
 
 import numpy as np
 
+from ..dialogue.conditions import compare, told
+from ..dialogue.errors import DialogueError
 from ..dialogue.events import Event, Events
 from ..dialogue.play import SOURCES, Dialogue, view
 from ..dialogue.reading import Reading, reading
@@ -67,16 +69,8 @@ def transcript(dialogue: Dialogue) -> list:
                         edited=d.get("edited") is not None, branch=e.branch, answers=probes(e.id)))
     return out
 
-# %% ../../nbs/widgets/15_dialogue_data.ipynb #9b870b81
+# %% ../../nbs/widgets/15_dialogue_data.ipynb #591c1955
 QUANTILES = (.05, .25, .5, .75, .95)
-
-def series(dialogue: Dialogue) -> dict:
-    "`(role, measure, source)` -> {messages said: value}."
-    out = {}
-    for at in (-1, *(e.id for e in dialogue.messages)):
-        for e in ([dialogue.tree[at]] if at != -1 else []) + [c for c in dialogue.tree.children(at) if c.kind == "probe"]:
-            for s, v in (e.belief or {}).items(): out.setdefault((e.role, (e.data or {}).get("measure", ""), s), {})[e.turn + (e.kind == "message")] = float(v)
-    return out
 
 def _line(values: dict, n: int) -> list: return [values.get(t) for t in range(n)]
 
@@ -86,24 +80,35 @@ def spread(rows) -> dict:
     if (n > 0).any(): q[:, n > 0] = np.nanquantile(x[:, n > 0], QUANTILES, axis=0)
     return dict(quantiles=q.tolist(), n=n.tolist())
 
-# %% ../../nbs/widgets/15_dialogue_data.ipynb #5e00ccdd
+# %% ../../nbs/widgets/15_dialogue_data.ipynb #75d586c1
 def panels(dialogues, conditions=None) -> list:
     "One per (role, measure): the question, ends of its axis, and for each condition the sources with every run's values and their spread. `conditions`: a label per dialogue."
-    told = [series(d) for d in dialogues]; keys = list(dict.fromkeys(k[:2] for s in told for k in s)); length = 1 + max((len(d.messages) for d in dialogues), default=0)
-    labels = list(conditions) if conditions is not None else [""] * len(told); out = []
+    values_of = [told(d) for d in dialogues]; keys = list(dict.fromkeys(k[:2] for s in values_of for k in s)); length = 1 + max((len(d.messages) for d in dialogues), default=0)
+    labels = list(conditions) if conditions is not None else [""] * len(dialogues); out = []
     for role, measure in keys:
-        values = [v for s in told for k, x in s.items() if k[:2] == (role, measure) for v in x.values() if np.isfinite(v)]; inside = not values or (min(values) >= 0 and max(values) <= 1); parts = []
+        values = [v for s in values_of for k, x in s.items() if k[:2] == (role, measure) for v in x.values() if np.isfinite(v)]; inside = not values or (min(values) >= 0 and max(values) <= 1); parts = []
         for label in dict.fromkeys(labels):
             mine = [i for i, l in enumerate(labels) if l == label]; sources = []
             for s in SOURCES:
-                rows = [_line(told[i].get((role, measure, s), {}), length) for i in mine]
+                rows = [_line(values_of[i].get((role, measure, s), {}), length) for i in mine]
                 if any(v is not None for r in rows for v in r): sources.append(dict(source=s, values=rows, **spread(rows)))
             parts.append(dict(label=label, runs=mine, sources=sources))
         m = next((d.scenario.measures.get(measure) for d in dialogues if measure in d.scenario.measures), None)
         out.append(dict(role=role, measure=measure, ask=m.ask if m else "what comes with its own messages", low=0. if inside else min(values), high=1. if inside else max(values), parts=parts))
     return out
 
-# %% ../../nbs/widgets/15_dialogue_data.ipynb #8476fc8e
+# %% ../../nbs/widgets/15_dialogue_data.ipynb #26be19a1
+def gaps(dialogues, conditions, role: str, measure: str) -> list:
+    "Differences of each condition to the first, one dict for each other condition and source: of, minus, source, values, low, high, n (by messages said), paired, interval."
+    by = {c: [d for d, l in zip(dialogues, conditions) if l == c] for c in dict.fromkeys(conditions) if c}; first, *others = by or [None]; out = []; plain = lambda v: [None if x != x else x for x in np.round(v.values, 6).tolist()]
+    for other in others:
+        for s in SOURCES:
+            try: c = compare(by[first], by[other], role, measure, s)
+            except DialogueError: continue
+            out.append(dict(of=other, minus=first, source=s, values=plain(c.difference), low=plain(c.low), high=plain(c.high), n=c.n.values.tolist(), paired=bool(c.attrs["paired"]), interval=f"{100 * c.attrs['level']:.0f} % {c.attrs['interval']}"))
+    return out
+
+# %% ../../nbs/widgets/15_dialogue_data.ipynb #84ab2464
 def origin(dialogue: Dialogue) -> Dialogue | None:
     "The branch that this one was edited from; None where it has no edit."
     was = came_from(dialogue)
@@ -114,14 +119,14 @@ def origin(dialogue: Dialogue) -> Dialogue | None:
 def difference(edited: Dialogue, base: Dialogue) -> dict:
     "`shared`: how many first messages are the same events; for each (role, measure, source) with values on both sides the paired difference by messages said."
     a, b = edited.messages, base.messages; shared = next((i for i, (x, y) in enumerate(zip(a, b)) if x.id != y.id), min(len(a), len(b))); length = 1 + max(len(a), len(b))
-    now, was = series(edited), series(base); rows = []
+    now, was = told(edited), told(base); rows = []
     for k in (k for k in now if k in was):
         values = [now[k][t] - was[k][t] if t in now[k] and t in was[k] else None for t in range(length)]
         if any(v is not None for v in values): rows.append(dict(role=k[0], measure=k[1], source=k[2], values=values))
     same_streams = all(x.seed == y.seed for x, y in zip(a[shared + 1:], b[shared + 1:]))
     return dict(shared=shared, of=base.branch, rows=rows, streams=same_streams)
 
-# %% ../../nbs/widgets/15_dialogue_data.ipynb #09dfc499
+# %% ../../nbs/widgets/15_dialogue_data.ipynb #e1e9a9d6
 SILENCE = "…"
 
 def _copy(dialogue: Dialogue) -> Dialogue:
@@ -132,7 +137,7 @@ def _copy(dialogue: Dialogue) -> Dialogue:
     return Dialogue(dialogue.scenario, dialogue.agents, dialogue.run, reacts=dialogue.reacts, tree=tree, branch=dialogue.branch, leaf=at[dialogue.leaf])
 
 def _last(dialogue, key):
-    values = series(dialogue).get(key)
+    values = told(dialogue).get(key)
     return values[max(values)] if values else None
 
 def importance(dialogue: Dialogue, role: str, measure: str, source: str):
@@ -164,7 +169,7 @@ def statements(dialogues) -> list:
     kinds = dict.fromkeys(tier(a) for d in dialogues for a in d.agents.values()); people = any(e.model == "person" for d in dialogues for e in d.tree)
     return [*(WORLDS[k] for k in WORLDS if k in kinds or (k == "person" and people)), OUTCOMES]
 
-# %% ../../nbs/widgets/15_dialogue_data.ipynb #a7ea57ef
+# %% ../../nbs/widgets/15_dialogue_data.ipynb #b1f79e71
 def reader(dialogue: Dialogue, turn: int) -> str | None:
     "The role through whose weights message `turn` is looked at: one that heard it, else its speaker; None where none has weights."
     e = _message(dialogue, turn); inside = lambda r: callable(getattr(dialogue.agents.get(r), "reading", None))
@@ -189,6 +194,7 @@ def read_of(dialogue: Dialogue, turn: int, role: str | None = None) -> Reading:
     return reading(dialogue, after(dialogue, turn, role), role)
 
 def no_weights(dialogue, turn) -> str:
+    "Why message `turn` cannot be looked into, as a sentence."
     e = _message(dialogue, turn); who = ", ".join(f"{r} ({type(a).__name__})" for r, a in dialogue.agents.items() if r in e.visible_to or r == e.role)
     return f"Nobody who took part in message {turn} has weights here: {who}. Give a role a model opened in this program."
 

@@ -26,3 +26,13 @@ export function roundMarks(low, high, most = 4) {         // round numbers of an
 }
 export const wordsOf = source => source.replaceAll("_", " ");
 export const listOf = (values, n) => Array.from({ length: n }, (_, i) => values[i] ?? null);   // {turn: value} as a row
+export function lanes(branches) {                         // a row for each branch, below the one it left and later departures first: no line crosses another
+  const out = [], names = new Set(branches.map(b => b.branch)), put = (b, depth, up) => {
+    if (out.some(x => x.branch === b.branch)) return; const row = out.push({ ...b, depth, up }) - 1;
+    for (const c of branches.filter(c => c.at != null && c.of === b.branch && c.branch !== b.branch).sort((c, d) => d.at - c.at)) put(c, depth + 1, row);
+  };
+  for (const b of branches) if (b.at == null || !names.has(b.of)) put(b, 0, null);
+  return out;
+}
+export const clock = s => `${Math.floor(s / 60)}:${String(Math.floor(s % 60)).padStart(2, "0")}`;
+export const byWeight = rows => rows.filter(r => r.change != null).sort((a, b) => Math.abs(b.change) - Math.abs(a.change));
