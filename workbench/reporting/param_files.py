@@ -4,15 +4,17 @@
 
 # %% auto #0
 __all__ = ['READERS', 'NOTHING', 'Unquoted', 'yaml_value', 'key_text', 'once', 'from_yaml', 'from_json', 'from_toml', 'read_file',
-           'word_as', 'value_as', 'item_kinds', 'settle_file', 'given']
+           'word_as', 'value_as', 'item_kinds', 'refused', 'known', 'one_value', 'given', 'many_values', 'takes',
+           'given_grid']
 
-# %% ../../nbs/reporting/16_param_files.ipynb #17f87d6d
+# %% ../../nbs/reporting/16_param_files.ipynb #550f83c2
 import json
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 from types import UnionType
 
 from ..lm.errors import WorkbenchError, nearest
+from .grid import Typed, kinds, spread
 from .params import Misfit, Param, first_fit, fit, from_text, settle_one
 
 # %% ../../nbs/reporting/16_param_files.ipynb #c0d404a7
@@ -39,13 +41,15 @@ def once(pairs: list[tuple[str, Any]]) -> dict:
         found[name] = value
     return found
 
-# %% ../../nbs/reporting/16_param_files.ipynb #b783d300
+# %% ../../nbs/reporting/16_param_files.ipynb #940a54d1
 def from_yaml(text: str) -> Any:
     "The one document of a YAML text."
     import yaml
     try:
+        depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            line = event.start_mark.line + 1
+            line = event.start_mark.line + 1; depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > 20: raise WorkbenchError(f"line {line}: it is nested too deeply.")
             if isinstance(event, yaml.AliasEvent): raise WorkbenchError(f"line {line}: aliases like *{event.anchor} are not read here; write the value again.")
             if getattr(event, "tag", None): raise WorkbenchError(f"line {line}: tags like {event.tag} are not read here; the report declares its types.")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -109,18 +113,24 @@ def item_kinds(origin, args: tuple, n: int) -> tuple:
     if origin is list or origin is tuple and args[-1] is ...: return args[:1] * n
     return (*(args if origin is tuple else ()), *[Any] * n)[:n]
 
-# %% ../../nbs/reporting/16_param_files.ipynb #53f7a5da
-def settle_file(params: dict[str, Param], path: str | Path, report: str) -> dict:
-    "The values of one file, as the types that `params` declare."
-    found = {}
-    for name, value in read_file(path).items():
+# %% ../../nbs/reporting/16_param_files.ipynb #e96ada04
+def refused(param: Param, value: Any, path, report: str) -> WorkbenchError:
+    "The error for a value that is not of the declared type."
+    nothing = isinstance(value, Unquoted) and value in NOTHING
+    shown = f"{str(value) or 'an empty value'}, which means none in YAML; text goes in quotes" if nothing else repr(value)[:200]
+    return WorkbenchError(f"In {path}: parameter '{param.name}' of report {report} must be {param.says}, not {shown}.")
+
+def known(params: dict[str, Param], path: str | Path, report: str) -> dict[str, Any]:
+    "What a file says, all of it about parameters that there are."
+    found = read_file(path)
+    for name in found:
         if name not in params: raise WorkbenchError(f"In {path}: report {report} has no parameter '{name}'. {nearest(name, params)}")
-        try: found[name] = value_as(params[name].kind, value)
-        except Misfit:
-            nothing = isinstance(value, Unquoted) and value in NOTHING
-            shown = f"{str(value) or 'an empty value'}, which means none in YAML; text goes in quotes" if nothing else repr(value)[:200]
-            raise WorkbenchError(f"In {path}: parameter '{name}' of report {report} must be {params[name].says}, not {shown}.") from None
     return found
+
+def one_value(param: Param, value: Any, path: str | Path, report: str) -> Any:
+    "A value of a file as its parameter declares it."
+    try: return value_as(param.kind, value)
+    except Misfit: raise refused(param, value, path, report) from None
 
 def given(
     params: dict[str, Param],   # as declared
@@ -130,8 +140,33 @@ def given(
 ) -> dict:                      # by name, typed; raises `WorkbenchError`
     "The parameters of a run from files and from the command line."
     found = {}
-    for path in files: found |= settle_file(params, path, report)
+    for path in files: found |= {name: one_value(params[name], value, path, report) for name, value in known(params, path, report).items()}
     for name, text in words.items():
         if name not in params: raise WorkbenchError(f"Report {report} has no parameter '{name}'. {nearest(name, params)}")
         found[name] = settle_one(params[name], text, report, True)
     return found
+
+# %% ../../nbs/reporting/16_param_files.ipynb #391cf483
+def many_values(param: Param, value: Any, path: str | Path, report: str) -> Any:
+    "The values of one parameter for `sweep`."
+    if isinstance(value, str) and value not in NOTHING and not kinds(param.kind) & {str, Any}: return Typed(value)
+    if not isinstance(value, list): return [one_value(param, value, path, report)]
+    try: return [value_as(param.kind, v) for v in value]
+    except Misfit: odd = next((v for v in value if not takes(param.kind, v)), value)
+    return [value_as(param.kind, value)] if takes(param.kind, value) else [one_value(param, odd, path, report)]
+
+def takes(kind: Any, value: Any) -> bool:
+    "Whether a value of a file can be of a kind."
+    try: value_as(kind, value); return True
+    except Misfit: return False
+
+def given_grid(
+    params: dict[str, Param],   # as declared
+    files: list,                # parameter files
+    words: list[str],           # of `-p`, as `name=values`
+    report: str = "it",         # its name, for messages
+) -> dict:                      # for `sweep`; raises `WorkbenchError`
+    "The grid of a sweep from files and from the command line."
+    found = {}
+    for path in files: found |= {name: many_values(params[name], value, path, report) for name, value in known(params, path, report).items()}
+    return found | spread(*words)

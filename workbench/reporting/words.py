@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'EXITS', 'complaint', 'Layout', 'Parser', 'Command', 'examples_text', 'add_command', 'whole', 'pairs',
            'completes', 'parameters', 'kept', 'running', 'processes', 'reports_arguments', 'report_arguments',
-           'sweep_arguments', 'gallery_arguments', 'check_arguments', 'completion_arguments', 'nothing', 'top_parser',
-           'completion']
+           'sweep_arguments', 'gallery_arguments', 'harvest_arguments', 'check_arguments', 'completion_arguments',
+           'nothing', 'top_parser', 'completion']
 
 # %% ../../nbs/reporting/17_words.ipynb #b817055d
 import argparse
@@ -41,7 +41,7 @@ class Parser(argparse.ArgumentParser):
         if extra: self.error(f"unrecognized arguments: {' '.join(extra)}")
         return found, extra
 
-# %% ../../nbs/reporting/17_words.ipynb #ca74b698
+# %% ../../nbs/reporting/17_words.ipynb #90718eb3
 @dataclass(frozen=True)
 class Command:
     "What can be typed for one command."
@@ -64,7 +64,7 @@ def add_command(words, command: Command) -> Parser:
     say.add_argument("--json", action="store_true", help="one JSON document on stdout and nothing else there, also for an error")
     much = say.add_mutually_exclusive_group()
     much.add_argument("-q", "--quiet", action="store_true", help="no progress, and only what a script needs")
-    much.add_argument("-v", "--verbose", action="store_true", help="more: what was kept and what it cost, the log of libraries, the trace of an error")
+    much.add_argument("-v", "--verbose", action="store_true", help="more: what was kept and what it cost, the log of libraries, the trace of an unexpected error")
     say.add_argument("-h", "--help", action="store_true", help="this page" + (", or with NAME the parameters of that report" if command.word in ("report", "sweep") else ""))
     return p
 
@@ -84,7 +84,7 @@ def pairs(given: list[str]) -> dict[str, str]:
         found[name] = value
     return found
 
-# %% ../../nbs/reporting/17_words.ipynb #9c6c55b3
+# %% ../../nbs/reporting/17_words.ipynb #f831f48b
 def completes(action: argparse.Action, what: str) -> None:
     "Say that an argument is a `file` or a `directory`, for the shell's completion."
     action.wants = what
@@ -105,12 +105,12 @@ def running(p: Parser) -> None:
     p.add_argument("--force", action="store_true", help="run it again, although the same run was finished before")
     p.add_argument("--timeout", type=whole, metavar="SECONDS", help="most a single cell may take")
 
-def processes(p: Parser) -> None:
+def processes(p: Parser, usual: str = "one per core, fewer where memory is short") -> None:
     "Where the work is done."
-    p.add_argument("-j", "--jobs", type=whole, metavar="N", help="processes on this machine (default: one per core, fewer where memory is short)")
+    p.add_argument("-j", "--jobs", type=whole, metavar="N", help=f"processes on this machine (default: {usual})")
     p.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler that runs already, such as tcp://host:8786; its workers do the work")
 
-# %% ../../nbs/reporting/17_words.ipynb #7eab0e04
+# %% ../../nbs/reporting/17_words.ipynb #c23fc8e9
 def reports_arguments(p: Parser) -> None:
     p.add_argument("name", nargs="*", metavar="NAME", help="only these; a path of a notebook will do")
 
@@ -122,7 +122,22 @@ def sweep_arguments(p: Parser) -> None: parameters(p, many=True); processes(p); 
 
 def gallery_arguments(p: Parser) -> None:
     kept(p)
-    completes(p.add_argument("--to", metavar="FILE", help="the page to write (default: DIR/index.html)"), "file")
+    completes(p.add_argument("--to", metavar="PLACE", help="a folder for the pages, or a file that ends in .html (default: DIR/index.html)"), "directory")
+
+def harvest_arguments(p: Parser) -> None:
+    p.add_argument("model", metavar="MODEL", help="a built-in name, a local folder, or a hub name")
+    completes(p.add_argument("corpus", metavar="CORPUS", nargs="+", help="files of text (.txt, .jsonl, .parquet, also packed), a pattern in quotes, or a URL"), "file")
+    p.add_argument("-s", "--site", action="append", required=True, metavar="SITE", help="what to keep, such as resid_post.1; resid_post means every layer; may be given several times")
+    completes(p.add_argument("--to", required=True, metavar="PLACE", help="a folder, or a URL such as s3://bucket/name"), "directory")
+    p.add_argument("--tokens", type=whole, metavar="N", help="read so many tokens of the corpus (default: all)")
+    p.add_argument("--context", type=whole, default=64, metavar="N", help="tokens in a piece of text (default: 64)")
+    p.add_argument("--batch", type=whole, default=32, metavar="N", help="pieces in one pass (default: 32)")
+    p.add_argument("--shard-tokens", type=whole, default=2 ** 16, metavar="N", help="tokens in a shard, at most (default: 65536); memory and what a kill can cost grow with it")
+    p.add_argument("--dtype", default="float32", choices=["float32", "float16", "bfloat16"], help="of the files (default: float32)")
+    p.add_argument("--skip-first", type=int, default=0, metavar="N", help="leave out so many positions at the start of each piece (default: 0)")
+    p.add_argument("--field", default="text", metavar="NAME", help="the name of the text in records (default: text)")
+    p.add_argument("--fresh", action="store_true", help="refuse a folder that holds a part of this harvest, instead of going on with it")
+    processes(p, "1")
 
 def check_arguments(p: Parser) -> None: p.add_argument("model", metavar="MODEL", help="a built-in name, a local folder, or a hub name")
 
@@ -130,7 +145,7 @@ def completion_arguments(p: Parser) -> None: p.add_argument("shell", metavar="SH
 
 def nothing(p: Parser) -> None: "A command without arguments of its own."
 
-# %% ../../nbs/reporting/17_words.ipynb #682417ef
+# %% ../../nbs/reporting/17_words.ipynb #9ad907cf
 COMMANDS = [
     Command("report", "run a report: a page, the executed notebook, results, data and a record", report_arguments, "workbench report NAME [-p NAME=VALUE ...] [-f FILE] [options]", {
         "workbench report tour": "run it with its defaults and print the path of its page",
@@ -148,10 +163,17 @@ COMMANDS = [
         "workbench sweep tour -p model=micro,micro-llama -p top_k=3..5": "2 models x 3 values = 6 members",
         "workbench sweep tour -f grid.yaml --jobs 2": "the grid from a file, two processes",
         "workbench sweep tour -p model=micro,micro-llama --scheduler tcp://head:8786": "on a cluster whose Dask scheduler runs already",
-        "workbench sweep tour --help": "the parameters of this report"}),
+        "workbench sweep patching -p 'task=ioi,' -p sites='[[\"resid_pre\"], [\"mlp_out\"]]'": "an empty text is a value; lists are written in JSON",
+        "workbench sweep tour --help": "the parameters of this report"},
+        "Values are divided by commas; a comma inside a text is written as \\, and a range as 0..3 or\n0..1..0.25; * means every value that a parameter can have. In a file a list is a list of values.\nMembers that were finished before, in this sweep or by themselves, are not run again; one that fails\ndoes not stop the others."),
     Command("gallery", "build a page of all runs: search, filter, and compare two side by side", gallery_arguments, "workbench gallery [-o DIR] [--to FILE]", {
         "workbench gallery": "_runs/index.html, which opens without a server and without a network",
-        "workbench gallery -o results": "of runs that are kept elsewhere"}),
+        "workbench gallery -o results --to public": "of runs that are kept elsewhere, into another folder"}),
+    Command("harvest", "keep the activations of a model over a corpus, in shards on disk", harvest_arguments, "workbench harvest MODEL CORPUS [CORPUS ...] --site SITE [--site SITE ...] --to PLACE [options]", {
+        "workbench harvest micro texts.jsonl --site resid_post.2 --to acts": "one site, one process",
+        "workbench harvest micro 'texts/*.txt' -s resid_post -s mlp_out.1 --to acts --dtype float16 -j 2": "every layer of one site and one layer of another, two processes",
+        "workbench harvest micro texts.jsonl -s resid_post.2 --to s3://bucket/acts --scheduler tcp://head:8786": "a cluster that writes to object storage"},
+        "The same command goes on where it was stopped. `wb.scale.open_harvest(PLACE)` reads what it wrote."),
     Command("models", "list the built-in models", nothing, "workbench models", {
         "workbench models": "a line for each",
         "workbench models --json": "their cards in short: architecture, layers, heads, width, parameters, folder"}),
@@ -166,13 +188,13 @@ COMMANDS = [
 
 EXITS = {0: "done", 1: "a report, a member of a sweep or a check failed", 2: "an input that cannot be used: one sentence on stderr says why", 130: "interrupted (Ctrl-C)", 143: "ended by another program (SIGTERM)"}
 
-# %% ../../nbs/reporting/17_words.ipynb #ac937418
+# %% ../../nbs/reporting/17_words.ipynb #9c7f8dfb
 def top_parser() -> tuple[Parser, dict[str, Parser]]:
     "The parser of `workbench`, and those of its commands by word."
     ends = "\n".join(["Exit codes:", *(f"  {code:<5} {what}" for code, what in EXITS.items())])
     start = examples_text({"workbench report tour": "a first report, on a model that ships with the package", "workbench reports --quiet": "what there is", "workbench report tour --help": "what can be changed"})
     top = Parser(prog="workbench", description="Look inside language models.", epilog=f"{start}\n\n{ends}\n\nworkbench COMMAND --help has examples of each.", add_help=False, usage="workbench COMMAND ...")
-    words = top.add_subparsers(dest="word", metavar="COMMAND", parser_class=Parser, title="commands")
+    words = top.add_subparsers(dest="word", metavar="COMMAND ...", parser_class=Parser, title="commands")
     found = {c.word: add_command(words, c) for c in COMMANDS}
     options = top.add_argument_group("options")
     options.add_argument("-h", "--help", action="store_true", help="this page, or that of a command")
