@@ -1,5 +1,5 @@
 """What is defended: values are never code, files never leave their folder, foreign text is text in every page, nothing is unpickled, no network unasked, no secret in what a run leaves. nbs/safety.ipynb says what is not."""
-import ast, json, os, pickle, random, re, signal, subprocess, sys, time
+import ast, hashlib, json, os, pickle, random, re, signal, subprocess, sys, time
 from pathlib import Path
 
 import nbformat
@@ -144,7 +144,7 @@ def written(tmp_path_factory):
 def odd(written):
     "A run with odd values of every type, and one that fails with an odd text."
     path = written("odd", "## What is shown", SHOW, "if fail: raise ValueError(text)"); r = random.Random(1)
-    values = [json_value(r) for _ in range(60)] + EVIL + ["x" * 10 ** 6]; given = dict(values=values, words=EVIL, text=ALL, table={ALL: {"a": [1, 2.5, None, True]}, "'": ALL})
+    values = [json_value(r) for _ in range(60)] + EVIL; given = dict(values=values, words=EVIL, text=ALL, table={ALL: {"a": [1, 2.5, None, True]}, "'": ALL})
     done = run(path, given, out=path.parent/"_runs")
     with pytest.raises(ReportFailed) as e: run(path, dict(words=EVIL, text=ALL, fail=True), out=path.parent/"_runs")
     return given, done, e.value.run
@@ -155,6 +155,11 @@ def test_values_arrive_in_the_notebook_as_they_were_given(odd):
     assert done.result["seen"] == [exact(v) for v in given["values"]] and [done.result[k] for k in ("text", "table")] == [exact(given[k]) for k in ("text", "table")]
     for name in ("run.json", "result.json"): json.loads((done.folder/name).read_text("utf-8"), parse_constant=lambda c: pytest.fail(f"{c} is not JSON"))
     assert done.record["given"]["text"] == ALL
+
+
+def test_a_million_characters_arrive(written):
+    path = written("long", params="text: str = ''", result="import hashlib; {'n': len(text), 'sum': hashlib.sha256(text.encode()).hexdigest()}"); text = "'\"\\{👑" * 200_000
+    assert run(path, {"text": text}, out=path.parent/"_long").result == dict(n=10 ** 6, sum=hashlib.sha256(text.encode()).hexdigest())
 
 
 def test_text_of_a_command_line_is_the_same_value():
@@ -220,3 +225,156 @@ def test_a_link_is_not_followed_out(written, tmp_path):
     path = written("link", params="n: int = 0", result="{'n': n}"); out = tmp_path/"_runs"; done = run(path, out=out); keep = tmp_path/"keep"; keep.mkdir(); (keep/"it").write_text("x")
     (done.folder/"data").mkdir(exist_ok=True); (done.folder/"data"/"away").symlink_to(keep); (out/"link"/".dead.link").symlink_to(keep)
     run(path, out=out, force=True); assert (keep/"it").read_text() == "x" and len([p for p in (out/"link").iterdir() if not p.name.startswith(".")]) == 1
+
+
+# --- foreign text is text in every page -------------------------------------------------------------------------------------
+SEEN = """() => ({hit: window.hit ?? null, odd: [...document.querySelectorAll('[onerror], [onload], [onclick], img[src="x"], a[href^="javascript" i], iframe, object, embed, base, form, meta[http-equiv=refresh]')].map(e => e.outerHTML.slice(0, 99)),
+                scripts: [...document.scripts].filter(s => s.textContent.includes('window.hit=1') && !/json/.test(s.type)).map(s => s.textContent.slice(0, 99))})"""
+WORDS = ["</script><script>window.hit=1</script>", "<img src=x onerror=window.hit=1>", "<svg onload=window.hit=1>", "javascript:window.hit=1", "<!--<script>", "]]>", "&lt;b&gt;", "<s>", "{{7*7}}"]
+
+
+def looked_at(browser, file, ready, *places):
+    "Open a page, touch what can be touched; nothing of the hostile text ran or became an element, and all of it can be read."
+    page, dialogs = new_page(browser, offline=True), []
+    page.on("dialog", lambda d: (dialogs.append(d.message), d.dismiss()))
+    page.goto(file.as_uri()); page.wait_for_selector(ready, timeout=60_000)
+    page.evaluate("() => { document.querySelectorAll('details').forEach(d => d.open = true); for (const e of document.querySelectorAll('summary, [role=option], canvas, td, li')) for (const t of ['mouseover', 'mousemove', 'focus']) e.dispatchEvent(new MouseEvent(t, {bubbles: true, clientX: 60, clientY: 60})); }")
+    page.wait_for_timeout(150); seen, text = page.evaluate(SEEN), page.evaluate("places => places.map(s => [...document.querySelectorAll(s)].map(e => e.textContent).join(' '))", list(places) or ["body"])
+    assert seen == dict(hit=None, odd=[], scripts=[]) and not dialogs and page.errors == [] and page.outside == [], (file.name, seen, dialogs, page.errors, page.outside)
+    page.context.close(); return [(w, place) for place, t in zip(places or ["body"], text) for w in WORDS if w not in t.replace("·", " ")]
+
+
+@pytest.fixture(scope="module")
+def widgets(tmp_path_factory):
+    "Every widget over hostile tokens, names, labels, descriptions and dialogues, as pages of their own."
+    import torch; torch.set_num_threads(1)
+    from test_dialogue_widget import CLAIM, agents
+    from test_explain_chat import OPTIONS, PROMPT, plans
+    from test_feature_widget import store_of
+    from test_grid_widget import planted
+    from test_training_room import trainer
+    from test_widgets import given
+    from workbench import load
+    from workbench.dialogue.explain import Explainer
+    from workbench.dialogue.play import Said
+    from workbench.dialogue.scenario import open_scenario
+    from workbench.tasks import make
+    from workbench.widgets.attention_explorer import AttentionExplorer
+    from workbench.widgets.dialogue_simulator import DialogueSimulator
+    from workbench.widgets.explain_chat import ExplainChat
+    from workbench.widgets.feature_browser import FeatureBrowser
+    from workbench.widgets.patching_grid import PatchingGrid
+    from workbench.widgets.training_room import TrainingRoom
+    root, n = tmp_path_factory.mktemp("widgets"), len(EVIL); x = np.tril(np.random.default_rng(0).random((1, 2, n, n))); x /= x.sum(-1, keepdims=True)
+    store = store_of(root/"store", load("micro"), make("ioi", n=8)); store.describe(int(store.features()[0]), ALL, ALL, .5)
+    room = TrainingRoom(trainer(steps=20), beside=True).wait(60); room.meta = room.meta | {"title": ALL}
+    chat = ExplainChat(Explainer(load("opinions-shallow"), OPTIONS, plans(8, 1)), PROMPT, [f"{ALL} Why?"])
+    talk = DialogueSimulator(open_scenario(CLAIM), {**agents(), "observer": lambda v: Said(ALL, note=ALL, meaning=dict(argument=0.))}, runs=1, title=ALL); talk.edit(2, text=ALL, meaning=dict(argument=-1.5))
+    made = dict(attention=AttentionExplorer.from_patterns(given(x, EVIL, causal=1, model=ALL), title=ALL), patching=PatchingGrid.of(planted(texts=[EVIL] * 2, n=2, length=n, model=ALL)), features=FeatureBrowser(store, title=ALL), training=room, dialogue=talk, explain=chat)
+    pages = {k: (w.to_html(root/f"{k}.html", title=ALL), w._fallback()) for k, w in made.items()}; room.close(); return pages
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", ["attention", "patching", "features", "training", "dialogue", "explain"])
+def test_hostile_text_in_a_widget_is_text(browser, widgets, tmp_path, name):
+    page, still = widgets[name]; lost = looked_at(browser, page, ".wb-host[data-alive] > div")
+    assert lost == []
+    (tmp_path/"still.html").write_text(f"<!doctype html><meta charset=utf-8><body><p id=there>{still}", "utf-8"); looked_at(browser, tmp_path/"still.html", "#there")    # what a reader without scripts sees
+
+
+@pytest.mark.browser
+def test_hostile_text_in_a_report_is_text(browser, odd):
+    _, done, failed = odd
+    assert looked_at(browser, done.page, "html[data-ready=true]", ".wb-chip dd", ".wb-result", "pre.wb-text", "table.dataframe", ".wb-stderr", ".xr-wrap", ".wb-figure .gtitle", ".wb-figure .xtick") == []
+    assert looked_at(browser, failed.page, "html[data-ready=true]", ".wb-banner", ".wb-error", "footer") == []
+
+
+# --- the network ------------------------------------------------------------------------------------------------------------
+GUARD = """import os, sys
+def _seen(event, args):
+    if not event.startswith(("socket.", "http.", "urllib.", "ftplib.", "smtplib.")): return
+    where = {"socket.connect": 1, "socket.sendto": 1, "socket.sendmsg": 1, "socket.getaddrinfo": 0, "socket.gethostbyname": 0, "socket.gethostbyaddr": 0, "http.client.connect": 1, "urllib.Request": 0}.get(event)
+    if where is None: return
+    to = args[where][0] if isinstance(args[where], tuple) else args[where]
+    if event in ("socket.connect", "socket.sendto", "socket.sendmsg") and not isinstance(args[where], tuple): return          # a socket that is a file
+    if str(to) in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "", "None", os.uname().nodename): return
+    with open(os.environ["GUARD_LOG"], "a") as f: f.write(f"{event} {to}\\n")
+    raise OSError(f"no network: {event} {to}")
+sys.addaudithook(_seen)
+with open(os.environ["GUARD_LOG"], "a") as f: f.write(f"guard {' '.join(sys.orig_argv)[:300]}\\n")
+"""
+DOORS = """import workbench as wb
+lm = wb.load("micro"); lm.run(["When Mary and John went to the store"]); wb.load("opinions-shallow")
+from workbench.tasks import make
+from workbench import zoo
+cards = [zoo.card(n)["name"] for n in zoo.names()]; task = make("ioi", n=4)
+from workbench.widgets import AttentionExplorer, PatchingGrid
+a = AttentionExplorer(lm, task.prompts[0]); g = PatchingGrid(lm, task, sites="resid_pre", preview=False); display(a); pages = [a.to_html(), g.to_html()]
+import plotly.graph_objects as go; display(go.Figure(go.Bar(y=[1])))
+known = open(__import__("os").environ["GUARD_LOG"]).read().count("socket.") + open(__import__("os").environ["GUARD_LOG"]).read().count("http.")
+try: wb.load("nobody/no-such-model")
+except Exception as e: asked = str(e)
+"""
+
+
+def test_no_network_is_touched_until_a_hub_name_is_given(written, tmp_path):
+    "In a process of its own and in the kernel that it starts, every address but this machine's is refused and noted."
+    (tmp_path/"sitecustomize.py").write_text(GUARD); log = tmp_path/"log"; path = written("doors", DOORS, params="n: int = 0", result="{'known': known, 'asked': asked, 'cards': len(cards), 'pages': sum(map(len, pages))}")
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRANSFORMERS_"))} | dict(PYTHONPATH=str(tmp_path), GUARD_LOG=str(log), HF_HOME=str(tmp_path/"hub"), OMP_NUM_THREADS="1")
+    words = [["reports"], ["models"], ["report", str(path), "-o", str(tmp_path/"_runs"), "--quiet"]]
+    done = [subprocess.run([*WORKBENCH, *w], capture_output=True, text=True, timeout=400, cwd=tmp_path, env=env) for w in words]
+    assert [d.returncode for d in done] == [0, 0, 0], [d.stderr[-600:] for d in done]
+    told = log.read_text().splitlines(); result = json.loads(next((tmp_path/"_runs").glob("*/*/result.json")).read_text())
+    assert sum(t.startswith("guard") for t in told) >= 4 and any("ipykernel" in t for t in told), told
+    assert result["known"] == 0 and result["cards"] > 10 and "could not be fetched" in result["asked"]
+    asked = [t for t in told if not t.startswith("guard")]; assert asked and all("huggingface" in t for t in asked), "the guard sees what does ask, and a hub name asks the hub only"
+
+
+# --- secrets ----------------------------------------------------------------------------------------------------------------
+SECRET, LINES = "sk-planted/\"quoted\"&<b>é 9f3a", "-----BEGIN KEY-----\nplantedMIIEvQIBADANBgkq\nplantedhkiG9w0BAQEFAASC\n-----END KEY-----"
+LEAK = """import html, json, logging, os, sys
+import pandas as pd, plotly.graph_objects as go, xarray as xr
+s, lines = os.environ["OPENAI_API_KEY"], os.environ["DEPLOY_KEY"]
+print(s); print(lines); print(s, file=sys.stderr); logging.warning("key %s", s); print(json.dumps({"key": s}), [s], html.escape(s))
+display(pd.DataFrame({s: [s]}), {"key": s}); go.Figure(go.Bar(x=[s], y=[1]), dict(title=s))"""
+ENDS = """import time
+if how == "fail": raise ValueError(f"the server at {s} said no")
+if how == "hang": print("now"); time.sleep(600)"""
+
+
+def leaks(folder) -> list:
+    "Files, and names of files, that hold a planted secret in a form in which it can be read."
+    import base64, duckdb, html
+    forms = {f.encode() for v in (SECRET, *LINES.split("\n")[1:3]) for f in (v, html.escape(v), html.escape(v, quote=False), json.dumps(v)[1:-1], json.dumps(v, ensure_ascii=False)[1:-1], json.dumps(json.dumps(v))[1:-1], repr(v)[1:-1], base64.b64encode(v.encode()).decode()[:-2])}
+    files = [p for p in below(folder) if p.is_file()]; found = [str(p.relative_to(folder)) for p in files if any(f in p.read_bytes() for f in forms) or "planted" in p.name or "planted" in str(p.parent.relative_to(folder))]
+    return found + [str(p.name) for p in files if p.suffix == ".parquet" and "planted" in duckdb.sql(f"SELECT * FROM read_parquet('{p}')").df().to_csv()]
+
+
+@pytest.fixture(scope="module")
+def leaky(written):
+    return written("leaky", "## Leaks", LEAK, ENDS, params="how: str = ''\nsaid: str = ''", result="from workbench.reporting.result import Result\nResult(said=s, lines=lines)")
+
+
+def in_process(path, out, *words, **more):
+    return subprocess.Popen([*WORKBENCH, "report", str(path), "-o", str(out), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env=os.environ | dict(OPENAI_API_KEY=SECRET, DEPLOY_KEY=LINES) | more)
+
+
+def test_a_search_for_secrets_finds_them(tmp_path):
+    import html
+    for i, form in enumerate((SECRET, html.escape(SECRET), json.dumps(SECRET), "plantedMIIEvQIBADANBgkq")): (tmp_path/f"f{i}").write_text(f"x{form}y", "utf-8")
+    assert len(leaks(tmp_path)) == 4
+
+
+@pytest.mark.xfail("splitlines" not in (ROOT/"workbench"/"reporting"/"secrets.py").read_text("utf-8"), strict=True, reason="lines of longer secrets, and a secret in a folder's name")
+@pytest.mark.parametrize("how", ["", "fail", "hang"])
+def test_no_secret_in_what_a_run_leaves(leaky, tmp_path, how):
+    p = in_process(leaky, tmp_path/"_runs", "-p", f"how={how}", "-p", f"said={SECRET}")
+    if how == "hang":
+        for _ in range(1200):
+            if any(t.count("[secret ") + t.count("sk-planted") > 8 for t in (f.read_text("utf-8", "replace") for f in (tmp_path/"_runs").rglob("report.ipynb"))) or p.poll() is not None: break      # the cell before was saved
+            time.sleep(.1)
+        os.killpg(p.pid, signal.SIGKILL)
+    said = "".join(p.communicate(timeout=300)); files = [f for f in below(tmp_path/"_runs") if f.is_file()]
+    assert p.returncode == {"": 0, "fail": 1, "hang": -9}[how], said[-800:]
+    assert leaks(tmp_path) == [] and SECRET not in said and "planted" not in said
+    held = "".join(f.read_text("utf-8", "replace") for f in files if f.suffix in (".ipynb", ".json", ".html")); assert held.count("[secret OPENAI_API_KEY]") > (5 if how == "hang" else 10)
