@@ -166,7 +166,7 @@ def test_pure_functions_in_node():
     assert int(re.search(r"pass (\d+)", done.stdout)[1]) == (ROOT/"tests"/"js"/"compare.test.mjs").read_text().count("\ntest(")
 
 
-@pytest.mark.parametrize("name", ["gallery.js", "compare.js", "page.js"])
+@pytest.mark.parametrize("name", ["gallery.js", "compare.js", "shades.js", "page.js"])
 def test_text_enters_a_page_as_text(name):
     source = (STATIC/name).read_text()
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|createContextualFragment|\beval\(|new Function|https?://", source)
@@ -177,7 +177,7 @@ def test_styles_ask_for_nothing(name): assert not re.search(r"url\(|@import|http
 
 
 def test_both_scripts_fit_into_one():
-    names = [n for f in ("compare.js", "gallery.js") for n in re.findall(r"^(?:export )?(?:async )?(?:function|const|let|class) (\w+)", (STATIC/f).read_text(), re.M)]
+    names = [n for f in ("shades.js", "compare.js", "gallery.js") for n in re.findall(r"^(?:export )?(?:async )?(?:function|const|let|class) (\w+)", (STATIC/f).read_text(), re.M)]
     assert len(names) == len(set(names)) and len((STATIC/"gallery.js").read_text()) < 40_000
 
 

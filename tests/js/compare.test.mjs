@@ -51,6 +51,8 @@ test("rows of two tables are matched by their words, whatever their order", () =
   assert.equal(m.rows[0].cells[1].differs, false, "0.5 and 0.50 are one number"); assert.equal(m.rows[1].cells[1].change.text, "+0.1 (+100 %)");
   const counted = g.mergeTables({ columns: ["layer", "head", "x"], rows: [["0", "0", "1"], ["0", "1", "2"]] }, { columns: ["layer", "head", "x"], rows: [["0", "1", "5"], ["0", "0", "1"]] });
   assert.equal(counted.keys, 2); assert.equal(counted.changed, 1); assert.equal(counted.rows[1].cells[2].b, "5");
+  const numbered = g.mergeTables({ columns: ["", "site", "x"], rows: [["0", "mlp", "1"], ["1", "attn", "2"]] }, { columns: ["", "site", "x"], rows: [["0", "attn", "2"], ["1", "mlp", "1"]] });
+  assert.deepEqual([numbered.columns[0], numbered.changed], ["site", 0]);
   const repeated = g.mergeTables({ columns: ["w", "x"], rows: [["a", "1"], ["a", "1"]] }, { columns: ["w", "x"], rows: [["a", "1"], ["a", "1"], ["b", "1"]] });
   assert.equal(repeated.keys, 0); assert.equal(repeated.changed, 1); assert.equal(g.mergeTables({ columns: ["a", "a"], rows: [] }, { columns: ["b", "b"], rows: [] }), null);
   assert.deepEqual(g.mergeTables({ columns: ["w", "old"], rows: [["a", "1"]] }, { columns: ["w", "new"], rows: [["a", "2"]] }).only, ["", "a", "b"]);

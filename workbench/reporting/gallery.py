@@ -6,10 +6,9 @@
 __all__ = ['FORMAT', 'LONGEST', 'FIELDS', 'ROWS', 'COLUMNS', 'EMBEDDED', 'SITE', 'PAGE', 'short', 'flat', 'Tables', 'tables',
            'shown', 'pictures', 'without_template', 'said', 'frame_table', 'array_table', 'data_tables', 'name_of',
            'notebook_of', 'packed', 'details', 'plain_table', 'thumbnail', 'entry', 'columns', 'index', 'write',
-           'stamp', 'remembered', 'take', 'forget', 'module', 'policy', 'sweeps', 'readable', 'link', 'gallery',
-           'drawing']
+           'stamp', 'remembered', 'take', 'forget', 'policy', 'sweeps', 'readable', 'link', 'gallery', 'drawing']
 
-# %% ../../nbs/reporting/11_gallery.ipynb #4f3c489b
+# %% ../../nbs/reporting/11_gallery.ipynb #fd07ea63
 import base64, gzip, hashlib, html, json, math, os, re
 from html.parser import HTMLParser
 from importlib.metadata import version
@@ -17,7 +16,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ..lm.errors import WorkbenchError
-from .page import PICTURES, PLOTLY, WIDGET, alt_text, joined, script_data, static, worded
+from .page import PICTURES, PLOTLY, WIDGET, alt_text, joined, module, script_data, static, worded
 from .run import Run, open_run
 from .stills import smaller, still
 
@@ -212,7 +211,7 @@ def index(entries: dict[str, dict]) -> dict:
              e["error"], e["thumb"], e["alt"], e["page"]] for i, e in entries.items()]
     return dict(reports=reports, runs=rows)
 
-# %% ../../nbs/reporting/11_gallery.ipynb #430ba02d
+# %% ../../nbs/reporting/11_gallery.ipynb #fff1e4a7
 SITE = "_gallery"
 
 def write(file: Path, data: str | bytes) -> None:
@@ -243,11 +242,6 @@ def forget(site: Path, kept: set[str]) -> None:
     for file in (*site.glob("runs/*.js"), *site.glob("thumbs/*.*")):
         if file.stem not in kept: file.unlink(missing_ok=True)
 
-def module() -> str:
-    "The page's script: both files as one."
-    return re.sub(r"^export ", "", static("compare.js"), flags=re.M) + re.sub(r"^import .*\n", "", static("gallery.js"), flags=re.M)
-
-# %% ../../nbs/reporting/11_gallery.ipynb #bdae12ad
 def policy(script: str) -> str:
     "What the page may do: run its own script and those beside it, show pictures and pages beside it. Nothing from elsewhere."
     own = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -289,7 +283,7 @@ def link(file: Path, home: Path) -> str:
     "A relative address of a file for a page in the folder `home`."
     return quote(os.path.relpath(file, home).replace(os.sep, "/"))
 
-# %% ../../nbs/reporting/11_gallery.ipynb #1313f9be
+# %% ../../nbs/reporting/11_gallery.ipynb #41aea8c3
 def gallery(
     out: str | Path = "_runs",       # the folder that holds runs
     to: str | Path | None = None,    # where the page goes: a folder, or a file that ends in .html; default: `out/index.html`
@@ -309,7 +303,7 @@ def gallery(
         forget(site, set(new)); write(site/"made.json", json.dumps(new))
         plotly = f"plotly-{version('plotly')}.js"
         if not (site/plotly).exists(): write(site/plotly, drawing())
-        data = index({n: v["entry"] for n, v in new.items()}) | dict(broken=broken, sweeps=sweeps(out, page.parent), site=SITE, plotly=plotly, folder=out.name); script = module()
+        data = index({n: v["entry"] for n, v in new.items()}) | dict(broken=broken, sweeps=sweeps(out, page.parent), site=SITE, plotly=plotly, folder=out.name); script = module("shades.js", "compare.js", "gallery.js")
         write(page, PAGE.format(policy=html.escape(policy(script), quote=True), css=static("gallery.css"), data=script_data(data), script=script))
     except OSError as e: raise WorkbenchError(f"The gallery cannot be written to {page.parent} ({e.strerror}); choose another place with --to.") from None
     return page

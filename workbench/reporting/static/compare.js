@@ -117,6 +117,8 @@ export function mergeTables(a, b) {
     return a.columns.length === b.columns.length && same(a.columns, b.columns) ? joinRows(a.columns, a.rows, b.rows, 0) : null;
   const wide = (t, i) => t.rows.map(r => i.map(k => k < 0 ? undefined : r[k]));
   const rows = [wide(a, ia), wide(b, ib)], wordy = k => rows.some(rs => rs.some(r => r[k] && number(r[k]) === null)) && rows.every(rs => rs.every(r => r[k] !== undefined));
+  const count = k => rows.every(rs => rs.every((r, i) => r[k] === String(i)));                      // a plain row number names no row
+  if (columns[0] === "" && columns.length > 1 && count(0)) return mergeTables({ columns: a.columns.slice(1), rows: a.rows.map(r => r.slice(1)) }, { columns: b.columns.slice(1), rows: b.rows.map(r => r.slice(1)) });
   const told = k => rows.every(rs => distinct(rs, k));
   let keys = 0; while (keys < columns.length && !told(keys) && (wordy(keys) || integers(rows, keys))) keys++;
   return { ...joinRows(columns, ...rows, told(keys) ? keys : 0), only: columns.map((_, k) => ia[k] < 0 ? "b" : ib[k] < 0 ? "a" : "") };

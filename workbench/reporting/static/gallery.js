@@ -1,4 +1,5 @@
 import { NOTHING, change, chosen, compareMaps, fromHash, matches, mergeTables, ordered, pairUp, readIndex, same, show, subtract, toHash, varying } from "./compare.js";
+import { darkened } from "./shades.js";
 // The gallery's page: finds runs and lays two of them side by side. Text enters through textContent only; nothing is asked of the network.
 const root = document.documentElement, data = JSON.parse(document.getElementById("wb-index").textContent);
 const all = readIndex(data), byId = new Map(all.map(r => [r.id, r])), PAGE = 48;
@@ -194,15 +195,17 @@ function tablePair([a, b]) {
 }
 
 // --- pictures of both -----------------------------------------------------------------------------------------------------
-let plots = [];
+let plots = [], shared = [];
 const colour = name => { const probe = document.body.appendChild(h("i")); probe.style.color = `var(${name})`; const value = getComputedStyle(probe).color; probe.remove(); return value; };
 function layoutOf(figure) {
   const axis = { gridcolor: colour("--line"), zerolinecolor: colour("--soft"), linecolor: colour("--line"), tickcolor: colour("--line"), automargin: true }, { width, ...rest } = structuredClone(figure.layout ?? {});
   return { ...rest, height: Math.min(rest.height ?? 340, 700), template: { layout: { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colour("--ink"), family: getComputedStyle(document.body).fontFamily, size: 12 }, xaxis: axis, yaxis: axis,
     colorway: ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999"], hoverlabel: { bgcolor: colour("--panel"), font: { color: colour("--ink") } }, margin: { t: 52, r: 12, b: 44, l: 48 }, title: { font: { size: 14 }, x: 0, xref: "paper", xanchor: "left" } } } };
 }
+const isDark = () => root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+const tracesOf = figure => structuredClone(figure.data ?? []).map(t => isDark() ? darkened(t, colour("--panel")) : t);
 const CONFIG = { responsive: true, displaylogo: false, displayModeBar: false };
-const restyle = () => { for (const p of plots) if (p.drawn) Plotly.react(p.el, structuredClone(p.figure.data), p.shared ? { ...layoutOf(p.figure), ...p.shared } : layoutOf(p.figure), CONFIG).then(() => p.heat?.()); };
+const restyle = () => { for (const p of plots) if (p.drawn) Plotly.react(p.el, tracesOf(p.figure), layoutOf(p.figure), CONFIG); if (oneScale) for (const [p, q] of shared) share(p, q); };
 function place(figure, label, side) {
   const el = h("div", { className: "plot", role: "img", "aria-label": `${side}: ${label}` });
   el.style.minHeight = Math.min(figure.layout?.height ?? 340, 700) + "px";
@@ -214,7 +217,7 @@ function share(p, q) {                                                   // the 
   const fa = p.el._fullLayout, fb = q.el._fullLayout, axes = {};
   for (const name of Object.keys(fa).filter(k => /^[xy]axis\d*$/.test(k))) {
     const a = fa[name], b = fb[name];
-    if (!line(a) || !line(b) || a.type !== b.type || fa._plots && p.heats) continue;
+    if (p.heats || !line(a) || !line(b) || a.type !== b.type) continue;
     const all = [...a.range, ...b.range], low = Math.min(...all), high = Math.max(...all);
     axes[name + ".range"] = a.range[0] > a.range[1] ? [high, low] : [low, high];
   }
@@ -226,7 +229,7 @@ function share(p, q) {                                                   // the 
   }
 }
 async function plot(p) {
-  await Plotly.newPlot(p.el, structuredClone(p.figure.data), layoutOf(p.figure), CONFIG);
+  await Plotly.newPlot(p.el, tracesOf(p.figure), layoutOf(p.figure), CONFIG);
   p.drawn = true; p.heats = p.el._fullData.some(t => t.type === "heatmap");
 }
 let oneScale = true;
@@ -240,7 +243,7 @@ function picturePair([a, b], runs) {
   const most = gap ? Math.max(...gap.flat().map(v => Math.abs(v ?? 0))) : 0;
   if (gap && most > 0) {
     const { z, zmin, zmax, zmid, zauto, coloraxis, customdata, hovertemplate, text, texttemplate, ...keep } = a.figure.data[0], { title, annotations, ...layout } = a.figure.layout ?? {};
-    const third = place({ data: [{ ...keep, z: gap, zmin: -most, zmax: most, colorscale: "RdBu", reversescale: true, showscale: true }], layout }, label, "B − A");
+    const third = place({ data: [{ ...keep, z: gap, zmin: -most, zmax: most, colorscale: [[0, "#2166ac"], [.5, "#f7f7f7"], [1, "#b2182b"]], reversescale: false, showscale: true }], layout: { ...layout, margin: { ...layout.margin, t: 16 } } }, label, "B − A");
     made.push(third); view.append(h("figure", { className: "gap" }, h("figcaption", {}, h("b", { className: "side", text: "B − A" }), ` largest ${+most.toPrecision(3)}`), third.el));
   }
   const alike = a && b && same(a.figure ?? a.src, b.figure ?? b.src) && a.kind !== "widget";
@@ -249,7 +252,7 @@ function picturePair([a, b], runs) {
 async function drawPlots(pairs) {
   if (!pairs.some(p => p.made.length)) return;
   if (!globalThis.Plotly) await script(`./${data.site}/${data.plotly}`);
-  for (const { made, both } of pairs) { for (const p of made) if (p?.el.isConnected) await plot(p); if (both && oneScale && made[0]?.drawn && made[1]?.drawn) share(made[0], made[1]); }
+  for (const { made, both } of pairs) { for (const p of made) if (p?.el.isConnected) await plot(p); if (both && oneScale && made[0]?.drawn && made[1]?.drawn) { shared.push([made[0], made[1]]); share(made[0], made[1]); } }
 }
 
 // --- the comparison -------------------------------------------------------------------------------------------------------
@@ -266,7 +269,7 @@ function pagesBeside(runs) {
 }
 let drawing = 0;
 async function drawDiff() {
-  const mine = ++drawing, runs = s.diff.map(id => byId.get(id)); plots = []; compare.dataset.state = "loading";
+  const mine = ++drawing, runs = s.diff.map(id => byId.get(id)); plots = []; shared = []; compare.dataset.state = "loading";
   if (runs.some(r => !r)) { compare.replaceChildren(h("p", { className: "note", text: "One of these runs is not in this gallery any more." }), h("button", { type: "button", text: "← All runs", onclick: back })); return; }
   compare.replaceChildren(...top(runs).filter(Boolean), h("p", { className: "note", role: "status", text: "Reading both runs…" })); compare.focus({ preventScroll: true }); scrollTo(0, 0);
   let both;

@@ -1,4 +1,5 @@
 // Brings a report page to life: theme and code switches, table of contents, plotly figures, widgets. No outside request.
+import { darkened } from "./shades.js";
 const root = document.documentElement;
 const data = JSON.parse(document.getElementById("wb-data").textContent);
 const unpack = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
@@ -51,18 +52,6 @@ function template() {
     margin: { t: 52, r: 16, b: 44, l: 48 }, legend: { bgcolor: "rgba(0,0,0,0)" }, title: { font: { size: 15 }, x: 0, xref: "paper", xanchor: "left" },
   } };
 }
-// A scale that fades to white would glare on a dark page: there it fades to the page instead, and its strong end is bright.
-const DARK = { sequential: ["var", "#1f5a96", "#6fb1f0", "#d3e9ff"], diverging: ["#ffc4a8", "#d9653b", "var", "#3b82c8", "#bfe0ff"] };
-const white = entry => { const c = (entry?.[1] ?? "").match(/[\d.]+/g)?.map(Number) ?? []; return /^rgb/.test(entry?.[1] ?? "") && Math.min(...c) > 225; };
-function darkened(trace) {
-  for (const holder of [trace, trace.marker ?? {}]) {
-    const scale = holder.colorscale;
-    if (!Array.isArray(scale)) continue;
-    const kind = white(scale[0]) ? "sequential" : white(scale[Math.floor(scale.length / 2)]) ? "diverging" : null;
-    if (kind) holder.colorscale = DARK[kind].map((c, i, all) => [i / (all.length - 1), c === "var" ? colour("--panel") : c]);
-  }
-  return trace;
-}
 const figures = [...document.querySelectorAll(".wb-figure")];
 function drawn(el) {
   const { data: traces, layout } = data.figures[+el.dataset.figure];
@@ -70,7 +59,7 @@ function drawn(el) {
   if (paper) { rest.width = paper; rest.height = el.offsetHeight; }
   rest.template = template();
   const copies = structuredClone(traces);
-  return [isDark() ? copies.map(darkened) : copies, rest, { responsive: !paper, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] }];
+  return [isDark() ? copies.map(t => darkened(t, colour("--panel"))) : copies, rest, { responsive: !paper, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] }];
 }
 function restyle() { if (globalThis.Plotly) return Promise.all(figures.map(el => Plotly.react(el, ...drawn(el)))); }
 // Paper is narrower than most windows, and light: figures are drawn again for it, at once, since a print dialog does not wait.
