@@ -7,12 +7,13 @@ __all__ = ['LIBRARIES', 'HarvestError', 'spelled', 'harvest_sites', 'states', 'h
            'write_text', 'read_text', 'done_shard', 'make_shard', 'plan_of', 'shards_of', 'shard_in_worker', 'harvest',
            'Harvest', 'open_harvest', 'Vectors']
 
-# %% ../../nbs/scale/01_harvest.ipynb #9ce7ef98
+# %% ../../nbs/scale/01_harvest.ipynb #9691eb83
 import hashlib
 import json
 import os
+import threading
 import time
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import lru_cache, partial
 from itertools import chain
 
@@ -74,8 +75,8 @@ def states(lm, rows, sites) -> tuple:
     if missed := [s for s in sites if s not in state.kept]: raise HarvestError(f"'{missed[0]}' was never computed in this pass.")
     return state.kept, batch
 
-# %% ../../nbs/scale/01_harvest.ipynb #5debd1c1
-LIBRARIES = 96 * 2 ** 20            # DuckDB with its own limit of 64 MB, file systems, what an allocator keeps
+# %% ../../nbs/scale/01_harvest.ipynb #6672ccef
+LIBRARIES = 64 * 2 ** 20            # DuckDB with its own limit of 64 MB, file systems, what an allocator keeps
 
 def _widths(lm, sites):
     "Values of each site at one position, from a pass over two tokens."
@@ -91,12 +92,23 @@ def harvest_bytes(lm, sites, context: int = 64, batch: int = 32, shard_tokens: i
     return {"pass": tokens * size * (12 * shape.d_model + 4 * d_mlp + 4 * shape.n_heads * context + 2 * logits), "kept": tokens * size * sum(widths),
             "rows": tokens * max(widths) * (2 * size + DTYPES[dtype].itemsize + 16), "text": 96 * shard_tokens + 32 * 2 ** 20, "libraries": LIBRARIES}
 
-# %% ../../nbs/scale/01_harvest.ipynb #6a7ba54d
+# %% ../../nbs/scale/01_harvest.ipynb #b87f40e7
 def shard_name(k: int) -> str: return f"shard{k:05d}"
 
-def _connection():
+def _new_connection():
     import duckdb
     con = duckdb.connect(); con.execute("SET threads = 1"); con.execute("SET memory_limit = '64MB'"); con.execute("SET enable_progress_bar = false"); return con
+
+_held = threading.local()
+
+@contextmanager
+def _one_connection():
+    "Within the scope this thread has one database: making one costs more than a small table."
+    _held.con = _new_connection()
+    try: yield
+    finally: _held.con.close(); _held.con = None
+
+def _connection(): return held.cursor() if (held := getattr(_held, "con", None)) is not None else _new_connection()
 
 def _quoted(path): return "'" + str(path).replace("'", "''") + "'"
 
@@ -202,7 +214,7 @@ def _tasks(lm, place, plan, corpus, seen):
         seen.append(digest)
         if done is None: write_text(place, k, first, contexts); yield k, digest
 
-# %% ../../nbs/scale/01_harvest.ipynb #617ffc4d
+# %% ../../nbs/scale/01_harvest.ipynb #f92fd620
 @lru_cache(maxsize=1)
 def _model_here(name, revision, weights, dtype):
     lm = load_model(name, revision=revision, dtype=getattr(torch, dtype), check=False)
@@ -244,7 +256,13 @@ def _run(ask, tasks, note):
         if not left: return
         time.sleep(wait); wait, tasks = min(5.0, 2 * wait), left
 
-# %% ../../nbs/scale/01_harvest.ipynb #fac821ba
+def _spread(lm, name, place, plan, tasks, note, jobs, scheduler):
+    "All tasks on workers."
+    common = _name_of(lm, name, place) | dict(plan=plan, to=place.url if place.local is None else str(place.local.absolute()))
+    beside = sum(harvest_bytes(lm, list(plan["sites"]), plan["context"], plan["batch"], plan["shard_tokens"], plan["dtype"]).values()); model = sum(p.numel() * p.element_size() for p in lm.model.parameters())
+    with workers(jobs, scheduler, memory=beside + model + 2 ** 29) as client: _run(partial(_by_dask, client, common), tasks, note)     # 2^29: Python with torch
+
+# %% ../../nbs/scale/01_harvest.ipynb #fc408792
 def harvest(
     lm,                            # a LanguageModel, or the name or folder of one
     corpus,                        # path, glob, URL, a list of those (.txt .jsonl .parquet, packed or not), a task, a list of prompts, {'text': ...}
@@ -267,15 +285,13 @@ def harvest(
     "Vectors of `sites` over a corpus, in shards."
     name = None if hasattr(lm, "model") else str(lm); lm = lm if name is None else load_model(name, check=False); place = Place(to); place.writable(); sources(corpus)
     plan = plan_of(lm, sites, dtype, context, batch, shard_tokens, shard_bytes, skip_first, field, tokens, threads); _agree(place, plan, resume); seen = []; tasks = _tasks(lm, place, plan, corpus, seen); note = progress or (lambda done: None)
-    if (first := next(tasks, None)) is not None:
-        tasks = chain([first], tasks)
-        if jobs == 1 and scheduler is None: _run(partial(_here, lm, place, plan), tasks, note)
-        else:
-            common = _name_of(lm, name, place) | dict(plan=plan, to=place.url if place.local is None else str(place.local.absolute())); need = sum(harvest_bytes(lm, sites, context, batch, plan["shard_tokens"], dtype).values()) + sum(p.numel() * p.element_size() for p in lm.model.parameters()) + 2 ** 29
-            with workers(jobs, scheduler, memory=need) as client: _run(partial(_by_dask, client, common), tasks, note)
-    return _finish(lm, place, plan, corpus, seen)
+    with _one_connection():
+        if (first := next(tasks, None)) is not None:
+            if jobs == 1 and scheduler is None: _run(partial(_here, lm, place, plan), chain([first], tasks), note)
+            else: _spread(lm, name, place, plan, chain([first], tasks), note, jobs, scheduler)
+        return _finish(lm, place, plan, corpus, seen)
 
-# %% ../../nbs/scale/01_harvest.ipynb #1f55e91c
+# %% ../../nbs/scale/01_harvest.ipynb #b655f911
 def _vocabulary(lm, place):
     if place.exists("vocabulary.parquet") or lm.tokenizer is None: return
     words = dict(id=np.arange(lm.d_vocab, dtype=np.int32), text=np.array([token_str(lm.tokenizer, i) for i in range(lm.d_vocab)], object))
@@ -294,8 +310,7 @@ def _finish(lm, place, plan, corpus, seen):
     total = {k: sum(s[k] for s in shards) for k in ("contexts", "tokens", "n")}
     manifest = dict(finished=True, plan=plan, gap=_gap(lm, place), contexts=total["contexts"], tokens=total["tokens"], vectors=total["n"], corpus=dict(files=[shown(f) for f in sources(corpus) or []], sha256=hashlib.sha256("".join(seen).encode()).hexdigest()), shards=shards)
     if not place.exists("manifest.json"): place.write("manifest.json", json.dumps(manifest, indent=1).encode())
-    if place.local is not None:
-        for left in chain(place.local.glob("contexts/*.part"), place.local.glob("shards/*.part")): left.unlink(missing_ok=True)
+    for folder in ("", "contexts", "shards"): place.tidy(folder)
     return Harvest(place)
 
 # %% ../../nbs/scale/01_harvest.ipynb #da8baa6d
@@ -413,7 +428,7 @@ def _batches(self, size: int, seed: int = 0, passes: int = 1):
     for step in range(passes * sum(self.counts().values()) // size): x, y = self.batch(step, size, seed); yield x if y is None else (x, y)
 Vectors.__getitem__, Vectors.trace, Vectors.xarray, Vectors.batches = _getitem, _trace, _xarray, _batches
 
-# %% ../../nbs/scale/01_harvest.ipynb #36e077b5
+# %% ../../nbs/scale/01_harvest.ipynb #67e579ca
 def _words(self):
     "The text of each token id, or None for a model without a tokenizer."
     if not hasattr(self, "_spelling"):
@@ -426,7 +441,7 @@ def _sql(self, query: str):
     "A query over the tables `contexts` (context, source, record, start, length, ids), `tokens` (context, pos, id, text) and `vocabulary`, as a data frame."
     import duckdb
     if self._con is None:
-        self._files = ExitStack(); con = _connection(); paths = [self._files.enter_context(local_copy(self.place.at(f"contexts/{shard_name(s['shard'])}.parquet"))) for s in self.shards]
+        self._files = ExitStack(); con = duckdb.connect(); paths = [self._files.enter_context(local_copy(self.place.at(f"contexts/{shard_name(s['shard'])}.parquet"))) for s in self.shards]
         con.execute(f"CREATE VIEW contexts AS SELECT * FROM read_parquet([{', '.join(map(_quoted, paths))}])"); words = dict(id=np.arange(len(self.words or [])), text=np.array(self.words or [], object)); con.execute("CREATE TABLE vocabulary AS SELECT * FROM words")
         con.execute("CREATE VIEW tokens AS SELECT context, pos, t.id, text FROM (SELECT context, generate_subscripts(ids, 1) - 1 AS pos, unnest(ids) AS id FROM contexts) t LEFT JOIN vocabulary v ON t.id = v.id"); self._con = con
     try: return self._con.execute(query).df()
