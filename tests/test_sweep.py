@@ -11,6 +11,7 @@ from workbench.lm.errors import WorkbenchError
 from workbench.reporting.catalogue import describe
 from workbench.reporting.grid import grid_of, spread
 from workbench.reporting.params import read_params
+from workbench.reporting.kernel import MARK
 from workbench.reporting.result import MIME
 from workbench.reporting.run import run, runs
 from workbench.reporting.secrets import write_text
@@ -83,7 +84,7 @@ def quick(monkeypatch, tmp_path):
         for c in cells: c["metadata"]["papermill"] = dict(start_time="now", duration=.1)
         cells[0]["outputs"] = [dict(output_type="stream", name="stdout", text=quick.printed)] if quick.printed else []
         try: cells[-1]["outputs"] = [dict(output_type="execute_result", metadata={}, execution_count=1, data={MIME: quick.result(**values), "text/plain": "{}"})]
-        except ValueError as e: cells[-1]["outputs"] = [dict(output_type="error", ename="ValueError", evalue=str(e), traceback=[f"ValueError: {e}"])]; write_text(target, json.dumps(nb)); raise
+        except (ValueError, WorkbenchError) as e: cells[-1]["outputs"] = [dict(output_type="error", ename="ValueError", evalue=str(e), traceback=[f"{MARK if isinstance(e, WorkbenchError) else 'ValueError: '}{e}"])]; write_text(target, json.dumps(nb)); raise
         write_text(target, json.dumps(nb))
     monkeypatch.setattr(import_module("workbench.reporting.run"), "execute", execute)
     for module in ("provenance", "sweep"): monkeypatch.setattr(import_module(f"workbench.reporting.{module}"), "git_state", lambda: None)
@@ -140,6 +141,14 @@ def test_one_member_that_fails_is_one_member(write_report, quick, tmp_path):
     quick.result = lambda n, word: {"half": n / 2}
     mended = sweep(path, {"n": range(3), "word": ["a", "b"]}, out=tmp_path/"o", jobs=1)
     assert mended.folder == made.folder and mended.status == "done" and len(quick.ran) == 8, "what failed is tried again, and nothing else"
+
+
+def test_input_that_only_the_report_can_judge_is_its_sentence(write_report, quick, tmp_path):
+    def result(n):
+        if n == 1: raise WorkbenchError("One is not for this report.")
+        return {"n2": n}
+    quick.result = result; made = sweep(write_report("n: int = 2"), {"n": range(2)}, out=tmp_path/"o", jobs=1)
+    assert [(m["status"], m["error"], m["folder"] is None) for m in made.members] == [("done", None, False), ("failed", "One is not for this report.", True)]
 
 
 def test_ctrl_c_keeps_what_is_there_and_the_next_goes_on(write_report, quick, tmp_path):
@@ -248,19 +257,16 @@ def test_the_picture_fits_what_was_swept(write_report, quick, tmp_path, grid, ki
 def test_in_workers_a_member_that_kills_its_worker_costs_itself(write_report, tmp_path):
     work = """if n == 1: raise ValueError("one")
 if n == 2:
-    from workbench.lm.errors import WorkbenchError
-    raise WorkbenchError("Two is not for this report.")
-if n == 3:
     import os, signal
     with open(tries, "a") as f: f.write(".")
     os.kill(os.getppid(), signal.SIGKILL)
     import time; time.sleep(60)"""
-    path = write_report("n: int = 0  # which\ntries: str = ''  # a file", "print('cell of', n)", work, result="{'n2': n * n}")
-    made = sweep(path, {"n": range(5), "tries": str(tmp_path/"tries")}, out=tmp_path/"o", jobs=2)
-    assert [m["status"] for m in made.members] == ["done", "failed", "failed", "failed", "done"] and (tmp_path/"tries").read_text() == ".."
-    assert [m["error"] and m["error"][:38] for m in made.members] == [None, "cell 3: ValueError: one", "Two is not for this report.", "The process that worked on this ended ", None]
-    assert [r.result for r in made.runs] == [{"n2": 0}, {"n2": 16}] and made.page.is_file()
-    assert "cell of 4" in (made.folder/made.members[4]["log"]).read_text() and "and so did the one" in (made.folder/made.members[3]["log"]).read_text()
+    path = write_report("n: int = 0  # which\ntries: str = ''  # a file", "print('cell of', n)", work, result="{'n2': n + 5}")
+    made = sweep(path, {"n": range(3), "tries": str(tmp_path/"tries")}, out=tmp_path/"o", jobs=2)
+    assert [m["status"] for m in made.members] == ["done", "failed", "failed"] and (tmp_path/"tries").read_text() == ".."
+    assert [m["error"] and m["error"][:38] for m in made.members] == [None, "cell 4: ValueError: one", "The process that worked on this ended "]
+    assert [r.result for r in made.runs] == [{"n2": 5}] and made.page.is_file()
+    assert "cell of 0" in (made.folder/made.members[0]["log"]).read_text() and "and so did the one" in (made.folder/made.members[2]["log"]).read_text()
     assert not [p for p in (tmp_path/"o").rglob(".*") if p.is_dir()], "nothing half-written is left"
 
 

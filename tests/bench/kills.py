@@ -33,14 +33,19 @@ def written_out(report, given, target, show, timeout):
     write_text(target, json.dumps(nb)); open(given["ledger"], "a").write(f"{n}\n")
 
 
+def swept(folder: Path, members: int, jobs: int):
+    "The sweep."
+    from workbench.reporting.sweep import sweep
+    return sweep(folder/"trivial.ipynb", {"n": range(members), "ledger": str(folder/"ledger")}, out=folder/"out", jobs=jobs)
+
+
 def started(folder: Path, members: int, jobs: int, before=lambda: None) -> int:
     "A sweep in a child process; its id."
     pid = os.fork()
     if pid: return pid
     try:
         os.setsid(); before()
-        from workbench.reporting.sweep import sweep
-        done = sweep(folder/"trivial.ipynb", {"n": range(members), "ledger": str(folder/"ledger")}, out=folder/"out", jobs=jobs)
+        done = swept(folder, members, jobs)
         os._exit(0 if done.status == "done" and done.page.is_file() else 3)
     except BaseException:
         import traceback; traceback.print_exc(); os._exit(4)
@@ -69,8 +74,7 @@ def made() -> Path:
 
 def warm(members: int):
     "One sweep in this process: its children then have everything imported, and one hash of the package, which may be edited meanwhile."
-    from workbench.reporting.sweep import sweep
-    folder = made(); package_hash(); sweep(folder/"trivial.ipynb", {"n": range(members), "ledger": str(folder/"ledger")}, out=folder/"out", jobs=1); shutil.rmtree(folder)
+    folder = made(); package_hash(); swept(folder, members, 1); shutil.rmtree(folder)
 
 
 def killer(out: Path, moment: int):
@@ -98,8 +102,7 @@ def every(members: int = 2) -> int:
         _, status = os.waitpid(started(folder, members, 1, lambda: killer(folder/"out", moment)), 0)
         if not os.WIFSIGNALED(status): shutil.rmtree(folder); assert os.waitstatus_to_exitcode(status) == 0; return kills
         kills += 1; before = looked_at(folder, once)
-        _, status = os.waitpid(started(folder, members, 1), 0)
-        assert os.waitstatus_to_exitcode(status) == 0 and looked_at(folder, once) == set(range(members)) >= before, f"moment {moment}"
+        assert swept(folder, members, 1).status == "done" and looked_at(folder, once) == set(range(members)) >= before, f"moment {moment}"
         assert not [p for p in (folder/"out").rglob(".*") if p.is_dir()], "a hidden folder was left"
         shutil.rmtree(folder)
 

@@ -58,7 +58,7 @@ def dask_setup(worker) -> None:
     signal.signal(signal.SIGINT, lambda *_: None)  # a function, not SIG_IGN, which kernels started by the worker would inherit
     sys.modules.setdefault("rfc3987_syntax", None) # where JupyterLab is installed, reading notebooks would build a grammar of web addresses first: 2 s of each process
 
-# %% ../../nbs/scale/00_cluster.ipynb #fa2f9a45
+# %% ../../nbs/scale/00_cluster.ipynb #080478cb
 def joined(address: str):
     "A client of a scheduler that runs already."
     distributed = installed()
@@ -72,7 +72,8 @@ def started(n: int, stack: ExitStack):
     distributed = installed()
     stack.enter_context(dask.config.set(SETTINGS)); stack.enter_context(scripts_left_alone())
     cluster = stack.enter_context(distributed.LocalCluster(n_workers=n, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None, worker_dashboard_address=None,
-                                                           memory_limit=0, silence_logs=logging.CRITICAL, preload=["workbench.scale.cluster"]))
+                                                           memory_limit=0, silence_logs=logging.CRITICAL, preload=["workbench.scale.cluster"],
+                                                           scheduler_kwargs=dict(dashboard=False, dashboard_address="127.0.0.1:0")))    # its own page of health, on any free port: two sweeps at once do not meet
     return distributed.Client(cluster, set_as_default=False)
 
 # %% ../../nbs/scale/00_cluster.ipynb #d3d191fd
