@@ -175,6 +175,19 @@ def json_value(r, depth=0):
     return json.loads(json.dumps(v))     # a tuple is a list there
 
 
+@pytest.mark.parametrize("ending", [".json", ".yaml"])
+def test_a_value_in_a_file_is_the_same_value(tmp_path, ending):
+    import yaml
+    from workbench.reporting.param_files import given
+    params = read_params(notebook((PARAMS, "parameters"))); r = random.Random(3); file = tmp_path/f"p{ending}"; arrived = 0
+    for _ in range(120):
+        want = dict(text=anything_text(r), values=[json_value(r)], table={anything_text(r): json_value(r)}); file.write_text(json.dumps(want) if ending == ".json" else yaml.safe_dump(want, allow_unicode=r.random() < .5, sort_keys=False), "utf-8")
+        try: got = given(params, [file], {}); arrived += 1
+        except WorkbenchError as e: assert "\n" not in str(e); continue
+        assert exact({k: got[k] for k in want}) == exact(want), file.read_text("utf-8")
+    assert arrived > 60
+
+
 used = pytest.mark.xfail("literals" not in (ROOT/"workbench"/"reporting"/"run.py").read_text("utf-8"), strict=True, reason="the engine hands values to papermill's own translator")
 
 
