@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help report test sync notebooks pytest lab zoo bench docs goldens outputs clean
 help:
-	@sed -n 's/^#   //p' Makefile; echo 'Also: make lab, docs, zoo, bench, goldens, outputs, clean'
+	@sed -n 's/^#   //p' Makefile; echo 'Also: make lab, docs, zoo, bench, goldens, outputs, bounds, wheel, clean'
 
 $(VENV)/.ready: pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "The workbench needs Python 3.10 or later: make PYTHON=python3.12 ...")'
@@ -64,6 +64,32 @@ goldens: $(VENV)/.ready _bench/.features/.ready
 	$(BIN)/python tests/golden/features/ours.py write _bench/ours
 	_bench/.features/bin/python tests/golden/features/ours.py open _bench/ours
 	$(BIN)/python -m pytest -q tests/test_features_formats.py
+
+# --- packaging: the oldest and the newest versions allowed, and a wheel in an environment that holds nothing else ------
+# They install several GB; PIP_FLAGS can name another source. The oldest versions exist for Python 3.10.
+OLD_PYTHON ?= python3.10
+ESSENTIAL  := tests/test_load.py tests/test_features_formats.py tests/test_patching_engine.py tests/test_dialogue.py tests/test_widgets.py tests/test_reporting.py tests/test_cli.py
+define essential
+	$(1)/bin/python tests/bounds/modules.py
+	$(1)/bin/python -m pytest -q -p no:cacheprovider $(ESSENTIAL)
+endef
+.PHONY: bounds oldest newest wheel
+bounds wheel: export OMP_NUM_THREADS ?= 1
+bounds: oldest newest
+oldest:
+	$(OLD_PYTHON) -m venv --clear _bench/.oldest
+	_bench/.oldest/bin/pip install -q $(PIP_FLAGS) -c tests/bounds/oldest.txt -e '.[cluster]' pytest pexpect
+	$(call essential,_bench/.oldest)
+newest:
+	$(PYTHON) -m venv --clear _bench/.newest
+	_bench/.newest/bin/pip install -q $(PIP_FLAGS) -e '.[cluster]' pytest pexpect
+	$(call essential,_bench/.newest)
+wheel:
+	rm -rf build dist _bench/.wheel _bench/outside && mkdir -p _bench/outside
+	$(PYTHON) -m venv _bench/.wheel
+	_bench/.wheel/bin/pip wheel -q --no-deps -w dist .
+	_bench/.wheel/bin/pip install -q $(PIP_FLAGS) '$(TORCH)' "$$(ls dist/*.whl)"
+	cd _bench/outside && ../.wheel/bin/python ../../tests/bounds/outside.py "$(CURDIR)"
 
 clean:
 	rm -rf build dist _proc _docs *.egg-info .pytest_cache
