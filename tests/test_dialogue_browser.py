@@ -8,18 +8,22 @@ import pytest
 expect = pytest.importorskip("playwright.sync_api").expect
 
 from conftest import new_page, notebook, until
-from test_dialogue_widget import CLAIM, agents
+from workbench.widgets.feature_data import opened
+from test_dialogue_widget import CLAIM, agents, monologue
 from test_explorer_browser import RUN_CELL, quiet
 from test_grid_browser import says
 from workbench.dialogue.play import Said, hold
 from workbench.dialogue.scenario import open_scenario
-from workbench.dialogue.scripted import Bayesian
+from workbench.dialogue.scripted import Arguer, Bayesian
 from workbench.widgets.dialogue_simulator import DialogueSimulator, PersuasionSimulator
+from workbench.widgets.packing import unpack
+from workbench.widgets.society import SocietyView
 
 pytestmark = pytest.mark.browser
 READY = "() => document.querySelectorAll('.wb-dialogue .wb-card').length > 0 && document.querySelector('.wb-dialogue .wb-readout').textContent.length > 12"
 UNNAMED = "() => [...document.querySelectorAll('.wb-dialogue :is(input, select, textarea, button, canvas)')].filter(e => !e.closest('label, .wb-attention, .wb-patching') && !e.closest('[aria-hidden]') && !e.getAttribute('aria-label') && !e.getAttribute('aria-hidden') && !e.title && !e.textContent.trim()).length"
 INKS = "() => Math.min(...[...document.querySelectorAll('.wb-dialogue figure canvas')].map(c => { const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data, seen = new Set(); for (let i = 0; i < d.length; i += 4) if (d[i + 3] > 100) seen.add(d[i] << 16 | d[i + 1] << 8 | d[i + 2]); return seen.size; }))"
+SEAT = "() => document.querySelector('.wb-seat').innerText.replace(/\\d+:\\d\\d/g, '')"                  # all but the clock
 ODD = "</script><img src=x onerror='window.hit=1'> 👑 שלום"
 
 
@@ -76,7 +80,8 @@ def test_through_the_eyes_of_a_role(shown, made):
 
 
 def test_branches_files_and_names(shown, made):
-    twigs = shown.locator(".wb-twig"); expect(twigs).to_have_count(2); twigs.first.click(); expect(card(shown, 3)).not_to_contain_text("A bad one."); expect(shown.locator(".wb-stage")).to_contain_text("Which turns mattered"); twigs.nth(1).click(); expect(card(shown, 3)).to_contain_text("A bad one.")
+    twigs = shown.locator(".wb-twig"); expect(twigs).to_have_count(2); twigs.first.click(); expect(card(shown, 3)).not_to_contain_text("A bad one."); expect(shown.locator(".wb-stage")).to_contain_text("Which turns mattered"); expect(twigs.first).to_have_attribute("aria-selected", "true"); twigs.first.focus(); shown.keyboard.press("ArrowDown"); shown.keyboard.press("Enter"); expect(card(shown, 3)).to_contain_text("A bad one."); expect(twigs.nth(1)).to_have_attribute("aria-selected", "true"); assert shown.locator(".wb-tree").get_attribute("role") == "tree"
+    mains = shown.locator(".wb-tree canvas"); mains.click(position=dict(x=300, y=22)); expect(twigs.first).to_have_attribute("aria-selected", "true"); expect(shown.locator(".wb-strip li").first).to_contain_text("message"); shown.locator(".wb-strip button").first.click(); top = max(opened(made.chunk(("weights", "4", "main", "0", "closed_form"))), key=lambda k: abs(k["change"] or 0)); expect(card(shown, top["turn"] + 1)).to_have_attribute("aria-current", "true")
     with shown.expect_download() as got: shown.get_by_role("button", name="dialogues.jsonl").click()
     assert len(open(got.value.path()).read().splitlines()) == sum(len(d.tree) for d in made.dialogues)
     with shown.expect_download() as got: shown.get_by_role("button", name="convokit.zip").click()
@@ -103,8 +108,32 @@ def test_a_trial_page(browser, tmp_path):
     from test_dialogue_widget import condition
     from workbench.experiments.design import Design
     w = PersuasionSimulator(open_scenario(CLAIM), agents(), design=Design(dict(strength=["weak", "strong"]), reps=5), apply=condition, analysis=lambda f: {"odds": pd.DataFrame(dict(estimate=[1.5], low=[.4], high=[2.6], p=[.0004]), index=["strength[weak]"])})
-    page = ready(new_page(browser, offline=True), w.to_html(tmp_path/"t.html")); expect(page.locator(".wb-plots figure")).to_have_count(2); page.get_by_text("The trial").click(); expect(page.locator(".wb-plan")).to_have_text("EXPLORATORY: no plan was locked"); assert page.locator(".wb-more canvas").get_attribute("aria-label") == "odds: strength[weak] 1.5 [.4, 2.6] p < .001"
+    page = ready(new_page(browser, offline=True), w.to_html(tmp_path/"t.html")); expect(page.locator(".wb-plots figure")).to_have_count(3); expect(page.locator(".wb-plots figcaption").last).to_contain_text("bootstrap over the runs of both groups"); page.get_by_text("The trial").click(); expect(page.locator(".wb-plan")).to_have_text("EXPLORATORY: no plan was locked"); assert page.locator(".wb-more canvas").get_attribute("aria-label") == "odds: strength[weak] 1.5 [.4, 2.6] p < .001"
     assert page.locator(".wb-more tr").count() == 11 and w.frame().post.iloc[0] == pytest.approx(float(page.locator(".wb-more tr").nth(1).locator("td").last.inner_text()), abs=1e-3) and quiet(page); page.context.close()
+
+
+def test_words_are_tinted_by_what_they_moved_and_say_their_number(browser, tmp_path):
+    w = DialogueSimulator([monologue(("SRC_A", "ARG_4"), ("SRC_A", "CHAT_2"), ("SRC_A", "ARG_1"))], turn=1); reads = w.words(); page = ready(new_page(browser, offline=True), w.to_html(tmp_path/"w.html")); row = card(page, 1).locator(".wb-read"); expect(row.locator(".wb-token")).to_have_text(["SRC_A", "ARG_4"])
+    tint = lambda t, i: [int(v) for v in re.findall(r"\d+", card(page, t).locator(".wb-token").nth(i).evaluate("e => getComputedStyle(e).backgroundColor"))[:3]]; up, still, down = tint(1, 1), tint(2, 1), tint(3, 1); assert up[0] > up[2] + 60 and down[2] > down[0] + 60 and max(still) - min(still) < 30
+    note = card(page, 1).locator(".wb-read + .wb-note"); expect(note).to_contain_text("Belief of persuadee if asked here, model logit"); said = lambda v: f"{float(v):.3f}".rstrip("0").replace("0.", "."); row.locator(".wb-token").nth(1).hover(); expect(note).to_contain_text(f"after ARG_4: {said(reads[0].belief[2])} if asked here (model logit)")
+    page.mouse.move(2, 2); row.focus(); expect(note).to_contain_text("after SRC_A"); page.keyboard.press("ArrowRight"); expect(note).to_contain_text("after ARG_4"); expect(row.locator("[aria-selected=true]")).to_have_text("ARG_4"); expect(card(page, 1)).to_have_attribute("aria-current", "true"); expect(page.locator(".wb-side")).to_contain_text("blue down, orange up"); assert page.evaluate(UNNAMED) == 0 and quiet(page); page.context.close()
+
+
+def test_conditions_side_by_side_with_their_difference(browser, tmp_path):
+    a, b = (hold(open_scenario(CLAIM), {**agents(), "persuader": Arguer(s)}, 12) for s in ((-.5, .5, 1.), (.5, 1., 2.))); w = DialogueSimulator([*a, *b], conditions=["a"] * 12 + ["b"] * 12, turn=5); g = w._beliefs()[0]["gaps"][0]; page = ready(new_page(browser, offline=True), w.to_html(tmp_path/"c.html"))
+    expect(page.locator(".wb-plots figure")).to_have_count(3); expect(page.locator(".wb-plots figcaption").last).to_have_text("b minus a, closed form; band: 95 % bootstrap over pairs of runs, n 12"); expect(readout(page)).to_contain_text("b minus a: " + f"{g['values'][5]:.3f}".rstrip("0").replace("0.", ".")); expect(readout(page)).to_contain_text("12 pairs")
+    page.get_by_label("belief", exact=True).select_option("1"); page.locator(".wb-plots").focus(); page.keyboard.press("Home"); page.keyboard.press("ArrowRight"); expect(readout(page)).to_contain_text("b minus a: no value"); assert quiet(page); page.context.close()
+
+
+@pytest.mark.parametrize("scheme, width", [("light", 1200), ("dark", 420)])
+def test_a_society_page(browser, tmp_path, scheme, width):
+    "Cells, ridges, keys and names; two looks, one page without network."
+    from workbench.dialogue.opinions import hegselmann_krause
+    x = hegselmann_krause(np.random.default_rng(0).random(50), .12); w = SocietyView(x, marks={"mean": .5}, step=1); page = new_page(browser, color_scheme=scheme, offline=True, viewport={"width": width, "height": 900}); page.goto(w.to_html(tmp_path/"s.html").as_uri()); until(page, "() => document.querySelector('.wb-society .wb-readout')?.textContent.length > 12")
+    told = unpack(w.chunk(("cells", "0")))[0]; order = np.argsort(told[:, -1], kind="stable"); page.locator(".wb-map").focus(); page.keyboard.press("ArrowDown"); expect(readout(page)).to_contain_text(f"agent {order[0]}, row 1 of 50"); page.keyboard.press("ArrowRight"); expect(readout(page)).to_contain_text("step 2"); page.keyboard.press("Home"); expect(readout(page)).to_contain_text("step 0 ·")
+    value = float(re.search(r"≈ ([\d.]+)", readout(page).inner_text())[1]); assert value == pytest.approx(float(x.values[0, order[0]]), abs=1e-3); page.get_by_label("rows").select_option("first"); expect(readout(page)).to_contain_text(f"agent {order[0]}, row {int(np.argsort(np.argsort(told[:, 0], kind='stable'))[order[0]]) + 1} of 50")
+    canvas = page.locator(".wb-map canvas"); box = canvas.bounding_box(); canvas.click(position=dict(x=box["width"] - 10, y=8)); expect(readout(page)).to_contain_text(f"step {x.sizes['step'] - 1}"); expect(readout(page)).to_contain_text(f"agent {int(x.values[0].argmin())}, row 1 of 50")
+    assert page.evaluate("document.querySelectorAll('.wb-society *').length") < 80 and page.evaluate("document.documentElement.scrollWidth") <= width and page.locator(".wb-society").get_attribute("data-theme") == scheme and page.evaluate(INKS.replace(".wb-dialogue", ".wb-society")) > 3 and page.evaluate(UNNAMED.replace(".wb-dialogue", ".wb-society")) == 0 and quiet(page); page.context.close()
 
 
 def test_without_scripts_the_transcript_stays(browser, page_file):
@@ -130,7 +159,7 @@ class Lines:
         if v.ask: a, b = (float(p[i]) for i in r.answers); return Said(v.options[int(b > a)], belief=dict(model_logit=a / (a + b)), model=self.lm.id)
         return Said("I see.", model=self.lm.id)
 trip = dict(name="trip", roles=["anna", "mark"], fields=dict(plan=dict(value="SECRET", visible=dict(anna="always"))), phases=[dict(name="talk", speakers=["anna", "mark"], rounds=2)], measures=dict(where=dict(ask="Anna lives in", of="mark", at=["each"], options=["Rome", "Paris"])))
-w = DialogueSimulator(trip, dict(anna=lambda v: Said("Anna lives in Rome."), mark=Lines(lm)), runs=3, play=False)
+w = DialogueSimulator(trip, dict(anna=lambda v: Said("Anna lives in Rome."), mark=Lines(lm)), runs=3, seconds=120, play=False)
 w"""
 
 
@@ -150,6 +179,7 @@ def test_the_simulator_is_driven_in_jupyterlab(lab, patient):
     card(page, 1).get_by_role("button", name="edit").click(); area = page.get_by_label("Message 0, edited"); expect(area).to_be_focused(); area.fill("Anna lives in Paris."); page.get_by_role("button", name="Play on from here").click()
     expect(page.locator(".wb-side")).to_contain_text("What the edit changed: this branch minus main"); expect(card(page, 1)).to_contain_text("edited"); expect(page.locator(".wb-twig")).to_have_count(2); expect(card(page, 4)).to_contain_text("I see."); assert float(says(page, 3, "difference -").split()[1]) < -.2
 
+    page.get_by_role("button", name="Which words moved it?").click(); expect(card(page, 1).locator(".wb-read .wb-token")).to_contain_text(["Paris"], timeout=60_000); expect(card(page, 1)).to_contain_text("Belief of mark if asked here, model logit")
     card(page, 1).get_by_role("button", name="attention").click(); expect(page.locator(".wb-attention")).to_be_visible(timeout=60_000); assert says(page, 4, "locked").strip().endswith("key ['in', 'Paris', '.']"); expect(page.locator(".wb-attention .wb-token[aria-selected=true]")).to_have_count(3)
     card(page, 1).get_by_role("button", name="patch this turn").click(); expect(page.locator(".wb-patching")).to_be_visible(timeout=60_000); expect(page.locator(".wb-attention")).to_have_count(0)
 
@@ -158,7 +188,7 @@ def test_the_simulator_is_driven_in_jupyterlab(lab, patient):
     for k, (answer, sure) in enumerate([("Rome", "90"), (None, None), ("Rome", "80"), ("Paris", "40"), (None, None), ("Rome", "")]):
         if answer is None: page.get_by_label("Your message").fill(f"Is that so? {k}"); expect(page.locator(".wb-ask")).to_contain_text("Your turn")
         else: page.get_by_label(answer, exact=True).check(); page.get_by_label("how likely, in per cent").fill(sure)
-        before = page.locator(".wb-seat").inner_text(); page.get_by_role("button", name="Send").click(); page.wait_for_function("was => document.querySelector('.wb-seat').innerText !== was || document.querySelector('.wb-seat input[type=radio]:checked') === null", arg=before); page.wait_for_timeout(250)
+        timer = page.locator("[role=timer]"); expect(timer).to_contain_text(" of 2:00"); before = page.evaluate(SEAT); page.get_by_role("button", name="Send").click(); page.wait_for_function("was => (" + SEAT + ")() !== was || document.querySelector('.wb-seat input[type=radio]:checked') === null", arg=before); page.wait_for_timeout(250)
     expect(page.locator(".wb-seat")).to_contain_text("the dialogue is over"); said = says(page, 5, "person person-1"); assert "['human_report'] [0.9, 0.8, 0.4]" in said and "'Is that so? 1'" in said and "'Is that so? 4'" in said; expect(page.locator(".wb-say")).to_contain_text("A person took part")
     assert says(page, 6, "set"); expect(page.locator(".wb-known")).to_contain_text("What mark was given after 1 message."); expect(page.locator(".wb-shut")).to_have_text("planhidden"); assert page.evaluate(UNNAMED) == 0 and quiet(page), (page.errors, page.outside)
 

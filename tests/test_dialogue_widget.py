@@ -15,6 +15,7 @@ from workbench.dialogue.errors import DialogueError
 from workbench.dialogue.export import convokit, from_jsonl, to_convokit, to_jsonl
 from workbench.dialogue.play import Dialogue, Said, hold, view
 from workbench.dialogue.reading import Reading, reading, spanned
+from workbench.dialogue.readout import moves, readout
 from workbench.dialogue.scenario import open_scenario
 from workbench.dialogue.scripted import Arguer, Bayesian
 from workbench.experiments.design import Design
@@ -22,7 +23,9 @@ from workbench.widgets.base import Selection, WidgetError, css, esm, files_of, s
 from workbench.widgets.dialogue_data import after, came_from, difference, eyes, importance, origin, panels, read_of, spread, statements, transcript, versions
 from workbench.widgets.dialogue_picture import dialogue_figure, opinions_figure
 from workbench.widgets.dialogue_simulator import DialogueSimulator, PersuasionSimulator
+from workbench.widgets.society import SocietyView
 from workbench.widgets.feature_data import opened
+from workbench.widgets.packing import unpack
 
 torch.set_num_threads(1)
 CLAIM = """
@@ -173,6 +176,17 @@ def test_who_leaves_takes_everything_along():
     with pytest.raises(WidgetError, match="sits already"): w.sit("observer")
 
 
+def test_the_time_of_a_turn_is_kept_and_the_limit_is_said():
+    w = sim(1, seconds=30, late="send"); w.sit("persuadee")
+    with pytest.raises(WidgetError, match="consent"): w.answer("yes")
+    w.consent(); assert w.seat["limit"] == 30 and "sent as it stands" in w.seat["rule"]; w._sitting["since"] -= 40; w.answer("yes"); w._sitting["since"] -= 5; w.answer("no"); notes = [e.data["note"] for e in w._sitting["dialogue"].tree if e.model == "person"]
+    assert 40 <= notes[0]["seconds"] < 45 and notes[0]["late"] and notes[0]["limit"] == 30 and 5 <= notes[1]["seconds"] < 10 and not notes[1]["late"]
+    free = sim(1); free.sit("persuadee").consent(); free.answer("yes"); assert free.seat["limit"] is None and {"seconds", "consent"} == set(next(e.data["note"] for e in free._sitting["dialogue"].tree if e.model == "person"))
+    phase = DialogueSimulator(open_scenario(CLAIM.replace("rounds: 3}", "rounds: 3, limits: {seconds: 180}}")), agents(), seconds=30); phase.sit("persuader").consent(); assert phase.seat["limit"] == 180, "a phase's own limit goes before the widget's"
+    for bad, words in ((dict(seconds=0), "above 0"), (dict(late="cut"), "wait or send")):
+        with pytest.raises(WidgetError, match=words): sim(1, **bad)
+
+
 def test_numbers_as_options_are_placed_between_their_ends():
     s = open_scenario(CLAIM.replace('["yes", "no"]', "[1, 2, 3, 4, 5]")); w = DialogueSimulator(s, agents(), runs=1); w.sit("persuadee").consent(); w.answer("4"); d = w._sitting["dialogue"]; assert [e.belief for e in d.tree if e.kind == "probe"][0] == dict(human_report=.75)
 
@@ -218,6 +232,46 @@ def test_the_tiny_persuadee_opens_every_door():
     assert d < -.2 and m == pytest.approx(d, abs=.1); g = w.patch(0, preview=False).result.recovery.sel(site="resid_pre").squeeze(); assert float(g.sel(layer=0).sum()) == pytest.approx(1, abs=1e-3) and list(g.pos.values) == read_of(w.dialogue, 0).positions(0)
 
 
+# --- token by token ---------------------------------------------------------------------------------------------------------
+def monologue(*said, **own):
+    from workbench.dialogue.tiny import Tiny, meaning_of
+    s = open_scenario(dict(name="soup", roles=["persuader", "persuadee"], fields={k: dict(value=v, visible=dict(persuadee="always")) for k, v in (dict(prior=-1., wish=0., trust=dict(A=1., B=0.)) | own).items()}, phases=[dict(name="talk", speakers=["persuader"], rounds=len(said))], measures=dict(belief=dict(ask="Do you agree?", of="persuadee", at=["start", "each"], options=["yes", "no"]))))
+    return Dialogue(s, dict(persuader=lambda v: Said("", tokens=said[v.said], meaning=meaning_of(said[v.said])), persuadee=Tiny(oracle=True))).play()
+
+
+@pytest.fixture(scope="module")
+def soup(): return monologue(("SRC_A", "ARG_4"), ("SRC_A", "CHAT_2"), ("SRC_B", "ARG_0"), ("SRC_A", "ARG_1"))
+
+
+def test_belief_between_words_ends_where_the_oracle_is(soup):
+    "After each move the read-out is the answer that the dialogue itself got, and near the closed form; a remark and a source without trust leave it where it was."
+    b = soup.beliefs().pivot(index="turn", columns="source", values="value"); read = [readout(soup, k) for k in range(4)]
+    for k, r in enumerate(read): assert float(r.belief[-1]) == pytest.approx(b.model_logit[k + 1], abs=1e-6) and float(r.belief[-1]) == pytest.approx(b.closed_form[k + 1], abs=.1) and float(r.log_odds[0]) == pytest.approx(logit(b.model_logit[k]), abs=1e-5) and r.token.values.tolist()[1:] == list(soup.messages[k].tokens) and r.attrs["source"] == "model_logit"
+    assert float(moves(read[0])[1]) == pytest.approx(1., abs=.12) and float(moves(read[3])[1]) == pytest.approx(-1., abs=.12) and max(abs(float(v)) for k in (1, 2) for v in moves(read[k])) < .12
+    turned = Dialogue(open_scenario(dict(name="soup", roles=["persuader", "persuadee"], fields=dict(prior=dict(value=2., visible=dict(persuadee="always"))), phases=[dict(name="talk", speakers=["persuader"])], measures=dict(belief=dict(ask="Do you agree?", of="persuadee", at=["each"], options=["no", "yes"])))), soup.agents).play()
+    assert .7 < float(readout(turned, 0).belief[-1]) == pytest.approx(turned.beliefs().query("source == 'model_logit'").value.iloc[0], abs=1e-6) and float(readout(turned, 0).log_odds[-1]) > 1, "yes counts as 1 in whatever order the options are given"
+
+
+def test_words_travel_on_one_scale(soup):
+    w = DialogueSimulator([soup]); out = w.words(); got = opened(w.chunk(("words", "0", "main", "0"))); assert [m["turn"] for m in got["messages"]] == [0, 1, 2, 3] and got["reads"] == "belief if asked here" and got["source"] == "model_logit"
+    assert got["most"] == pytest.approx(max(float(abs(moves(r)).max()) for r in out), rel=1e-3) and got["messages"][3]["tokens"] == ["SRC_A", "ARG_1"] and "words|0|main|0" in w.to_html() and w.meta["inside"] == ["persuadee"]
+    with pytest.raises(WidgetError, match="Not read yet"): w.chunk(("words", "0", "main", "1"))
+    plain = sim(1); plain.heard(dict(kind="words")); assert "Bayesian" in plain.said and "no belief can be read between two words" in plain.said
+
+
+# --- two conditions ---------------------------------------------------------------------------------------------------------
+def test_conditions_are_compared_by_pairs_where_there_are_pairs():
+    "Pairs: the mean over runs of b minus a, and the same interval as experiments gives. Other names: two groups, a wider band. Turns without values stay empty."
+    from workbench.dialogue.conditions import belief_array
+    from workbench.experiments.paired import mean_difference, mean_interval
+    a, b, c = (hold(open_scenario(CLAIM), {**agents(), "persuader": Arguer(s)}, names) for s, names in (((-.5, .5, 1.), range(12)), ((.5, 1., 2.), range(12)), ((.5, 1., 2.), [f"x{i}" for i in range(12)])))
+    w = DialogueSimulator([*a, *b], conditions=["a"] * 12 + ["b"] * 12); p = opened(w.chunk(("beliefs",)))[0]; g = p["gaps"]; x, y = (belief_array(z, "persuadee", "agreement") for z in (a, b)); i = mean_interval((y - x).values)
+    assert len(g) == 1 and (g[0]["of"], g[0]["minus"], g[0]["paired"]) == ("b", "a", True) and g[0]["n"] == [12] * 9 and np.array(g[0]["values"]) == pytest.approx((y - x).mean("run").values, abs=1e-4) and np.array([g[0]["low"], g[0]["high"]]) == pytest.approx(np.array([i.low, i.high]), abs=1e-4)      # what travels has four digits
+    other = DialogueSimulator([*a, *c], conditions=["a"] * 12 + ["c"] * 12)._beliefs()[0]["gaps"][0]; j = mean_difference(belief_array(c, "persuadee", "agreement").values, x.values); assert not other["paired"] and np.array(other["low"]) == pytest.approx(j.low, abs=1e-4) and other["high"][8] - other["low"][8] > g[0]["high"][8] - g[0]["low"][8]
+    own = opened(w.chunk(("beliefs",)))[1]["gaps"][0]; assert own["values"][1] is own["low"][1] is None and own["values"][2] is not None and opened(sim(3).chunk(("beliefs",)))[0]["gaps"] == []
+    with pytest.raises(WidgetError, match="hold each condition first"): DialogueSimulator(open_scenario(CLAIM), agents(), conditions=["a"])
+
+
 # --- persuasion and trials --------------------------------------------------------------------------------------------------
 def condition(s, a, row): return s.having(goal=f"for {row['strength']}"), {**a, "persuader": Arguer((1.,) if row["strength"] == "strong" else (0.,))}
 
@@ -259,8 +313,12 @@ def test_a_page_says_what_must_be_said_and_holds_the_runs():
 
 
 def test_what_travels_is_small():
-    assert len(esm("dialogue")) <= 25_000 and len(css("dialogue")) <= 10_000
-    names = [n for f in files_of("dialogue.js") for n in re.findall(r"^(?:export )?(?:async )?(?:function|const|let|class) (\w+)", static(f), re.M)]; assert len(names) == len(set(names))
+    for name in ("dialogue", "society"): assert len(esm(name)) <= 25_000 and len(css(name)) <= 10_000
+    for page in ("dialogue.js", "society.js"): _names_are_said_once(page)
+
+
+def _names_are_said_once(page):
+    names = [n for f in files_of(page) for n in re.findall(r"^(?:export )?(?:async )?(?:function|const|let|class) (\w+)", static(f), re.M)]; assert len(names) == len(set(names))
 
 
 def test_pictures():
@@ -269,6 +327,20 @@ def test_pictures():
     assert image.shape == (40, d.sizes["step"]) and (np.diff(np.asarray(image)[:, -1]) >= 0).all() and sorted(np.asarray(image)[:, 0]) == sorted(d.values[0])
     with pytest.raises(WidgetError, match="dims step and agent"): opinions_figure(d.rename(step="time"))
     assert dialogue_figure(w.scenario, Dialogue(w.scenario, agents()), None).axes[0].texts[0].get_text() == "nothing was said yet"
+
+
+def test_a_society_travels_as_it_is():
+    "Cells decode to the values, ranks keep each strategy with its score, counts are numpy's, and what cannot be shown is refused."
+    from workbench.dialogue.donor import DonorRules, donor_seeds, strategies_of
+    from workbench.dialogue.opinions import hegselmann_krause
+    x = hegselmann_krause(np.random.default_rng(0).random(50), .12); w = SocietyView(x, marks={"mean": .5}); s = opened(w.chunk(("spread", "0"))); back = s["low"] + unpack(w.chunk(("cells", "0")))[0] * (s["high"] - s["low"])
+    assert np.allclose(back, x.values.T, atol=6e-4) and s["counts"] == [np.histogram(r, 30, (float(x.min()), float(x.max())))[0].tolist() for r in x.values] and s["marks"]["mean"] == pytest.approx((.5 - s["low"]) / (s["high"] - s["low"]), abs=1e-3) and not s["ranks"]
+    game = donor_seeds(strategies_of("image 0.5, defects"), DonorRules(agents=24, generations=5), 2); g = SocietyView(game, colour="label"); s = opened(g.chunk(("spread", "1"))); score, kind = unpack(g.chunk(("cells", "1"))); score = 10 ** (s["low"] + score * (s["high"] - s["low"])) if s["log"] else s["low"] + score * (s["high"] - s["low"])
+    for k in range(5): assert np.allclose(sorted(game.score[1, k].values), score[:, k], rtol=.01) and [int((kind[:, k] == i).sum()) for i in (0, 1)] == [int((game.strategy[1, k] == n).sum()) for n in g.labels] and g.labels[int(kind[-1, k])] in game.strategy[1, k].values[game.score[1, k].values == game.score[1, k].values.max()]
+    assert s["ranks"] and {k for k in g._page_data()["chunks"]} == {"cells|0", "spread|0", "cells|1", "spread|1"} and g.to_png()[:4] == b"\x89PNG" and SocietyView(x).restore(w.state()).state() == w.state()
+    for more, words in ((dict(step=99), "steps"), (dict(agent=50), "50 agents"), (dict(order="best"), "last, first, given"), (dict(colour="label"), "colour='label': value")):
+        with pytest.raises(WidgetError, match=words): SocietyView(x, **more)
+    with pytest.raises(WidgetError, match="dims step and agent"): SocietyView(game.mean_score)
 
 
 def test_pure_functions_in_node(tmp_path):

@@ -4,7 +4,7 @@ import { OURS, asker, choice, h, picture, sharp, soon, watchTheme } from "./dom.
 import { cellInk, colourBar, palette, pointAt, rgb, rowLabels } from "./matrix.js";
 import { evenly, levelOf, rowOrder } from "./crowd.js";
 
-const LEFT = 46, TOP = 6, BOTTOM = 22, TALL = 360, RIDGES = 7, DYES = [[47, 111, 176], [201, 119, 43], [63, 127, 53], [138, 63, 134], [138, 148, 160], [176, 65, 62], [91, 140, 140], [160, 140, 40]], LETTERS = "abcdefgh";
+const LEFT = 46, TOP = 6, BOTTOM = 22, TALL = 360, RIDGES = 7, DYES = [[47, 111, 176], [201, 119, 43], [63, 127, 53], [138, 63, 134], [138, 148, 160], [176, 65, 62], [91, 140, 140], [160, 140, 40]];
 
 export function render({ model, el }) {
   const get = k => model.get(k), meta = () => get("meta"), put = values => { for (const [k, v] of Object.entries(values)) model.set(k, v); model.save_changes(); };
@@ -37,20 +37,20 @@ export function render({ model, el }) {
     rowLabels(g, { x: LEFT, y: TOP, w, h: tall }, [0, 0, S(), N()], ticks(0, N(), Math.max(2, Math.floor(tall / 16))), i => shorten(String(spread.agents[order[i]]), 6), row, css);
     g.textAlign = "center"; g.textBaseline = "top"; for (const i of ticks(0, S(), Math.max(2, Math.floor(w / 40)))) { g.fillStyle = i === col ? css.accent : css.soft; g.fillText(spread.steps[i], LEFT + (i + .5) * cw, TOP + tall + 5); }
     g.strokeStyle = css.accent; g.lineWidth = 2; g.strokeRect(LEFT + here() * cw, TOP, Math.max(2, cw), tall); if (row >= 0) { g.lineWidth = 1.5; g.strokeRect(LEFT, TOP + row * ch, w, Math.max(2, ch)); }
-    mapSays.textContent = `${N()} ${spread.ranks ? "ranks, lowest first: each column is sorted by itself, and a row is no person" : "agents"}, ${S()} steps${spread.every > 1 ? `, every ${spread.every}th of them` : ""}`; map.setAttribute("aria-label", `${mapSays.textContent}. ${report()}`);
+    mapSays.textContent = `${N()} ${spread.ranks ? "ranks, lowest first: each column is sorted by itself, and a row is no person" : "agents"}, ${S()} steps${spread.every > 1 ? `, one of every ${spread.every}` : ""}`; map.setAttribute("aria-label", `${mapSays.textContent}. ${report()}`);
   }
 
   // --- ridges --------------------------------------------------------------------------------------------------------
   function drawHills() {
     const W = wide(hills), shown = [...new Set([...evenly(S(), RIDGES), here()])].sort((a, b) => a - b), each = Math.max(30, TALL / (shown.length + .6)), tall = each * (shown.length + .5), g = sharp(hills, W, tall + BOTTOM), w = W - LEFT - 8, bins = spread.counts[0].length, most = Math.max(1, ...shown.flatMap(i => spread.counts[i])), x = t => LEFT + t * w, [row] = at();
     g.font = `11px ${css.font}`; for (const [k, i] of shown.entries()) {
-      const base = (k + 1.4) * each, up = v => base - v / most * each * 1.25, on = i === here(); g.fillStyle = g.strokeStyle = on ? css.accent : rgb(inks.locks[0][dark ? 170 : 220]); g.lineWidth = on ? 2 : 1; g.beginPath(); g.moveTo(LEFT, base);
+      const base = (k + 1.4) * each, up = v => base - Math.sqrt(v / most) * each * 1.1, on = i === here(); g.fillStyle = g.strokeStyle = on ? css.accent : rgb(inks.locks[0][dark ? 170 : 220]); g.lineWidth = on ? 2 : 1; g.beginPath(); g.moveTo(LEFT, base);
       spread.counts[i].forEach((v, b) => { g.lineTo(x(b / bins), up(v)); g.lineTo(x((b + 1) / bins), up(v)); }); g.lineTo(LEFT + w, base); g.globalAlpha = on ? .35 : .25; g.fill(); g.globalAlpha = 1; g.stroke();
       g.textAlign = "right"; g.textBaseline = "alphabetic"; g.fillStyle = on ? css.accent : css.soft; g.fillText(spread.steps[i], LEFT - 6, base); if (row >= 0) { const t = shareAt(row, i); if (t === t) { g.fillStyle = css.ink; g.beginPath(); g.arc(x(t), base, 3, 0, 7); g.fill(); } }
     }
     g.fillStyle = css.soft; g.textBaseline = "top"; for (const t of [0, .5, 1]) { g.textAlign = t === 0 ? "left" : t === 1 ? "right" : "center"; g.fillText(told(real(t)), x(t), tall + 5); }
     for (const [name, v] of Object.entries(spread.marks)) { g.strokeStyle = css.ink; g.setLineDash([4, 3]); g.lineWidth = 1; g.beginPath(); g.moveTo(x(v), 0); g.lineTo(x(v), tall); g.stroke(); g.setLineDash([]); g.fillStyle = css.ink; g.textAlign = v > .6 ? "right" : "left"; g.fillText(name, x(v) + (v > .6 ? -4 : 4), 2); }
-    hillsSay.textContent = `Agents in each of ${bins} bins, counted, at ${shown.length} steps${spread.log ? ", logarithmic" : ""}; most in one bin: ${most}`; hills.steps = shown; hills.each = each; hills.setAttribute("aria-label", `${hillsSay.textContent}. Step ${spread.steps[here()]}: ${spread.counts[here()].join(", ")}`);
+    hillsSay.textContent = `Agents in each of ${bins} bins, counted, at ${shown.length} steps${spread.log ? ", logarithmic" : ""}; heights are square roots, the tallest ${most} agents`; hills.steps = shown; hills.each = each; hills.setAttribute("aria-label", `${hillsSay.textContent}. Step ${spread.steps[here()]}: ${spread.counts[here()].join(", ")}`);
   }
   function report() {                                      // the line below
     const [row, col] = at(), out = [`step ${spread.steps[col]}`], q = spread.quantiles[col];
@@ -60,7 +60,7 @@ export function render({ model, el }) {
   }
   function drawLegend() {
     const id = JSON.stringify([get("colour"), get("seed"), dark]); if (legend.is === id) return; legend.is = id; const kinds = get("colour") === "label";
-    if (kinds) return legend.replaceChildren(...meta().labels.map((text, i) => { const key = h("span", { className: "wb-kind", text: LETTERS[i % 8], "aria-hidden": "true" }); key.style.background = rgb(DYES[i % DYES.length]); return h("span", { className: "wb-field" }, key, h("span", { text })); }));
+    if (kinds) return legend.replaceChildren(...meta().labels.map((text, i) => { const key = h("span", { className: "wb-kind", "aria-hidden": "true" }); key.style.background = rgb(DYES[i % DYES.length]); return h("span", { className: "wb-field" }, key, h("span", { text })); }));
     const bar = h("canvas", { "aria-hidden": "true" }); legend.replaceChildren(h("span", { text: told(real(0)) }), bar, h("span", { text: `${told(real(1))} · ${meta().what}${spread.log ? ", logarithmic" : ""}` })); colourBar(bar, inks.one);
   }
   function draw() {
