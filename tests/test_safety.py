@@ -143,7 +143,7 @@ def written(tmp_path_factory):
 @pytest.fixture(scope="module")
 def odd(written):
     "A run with odd values of every type, and one that fails with an odd text."
-    path = written("odd", "## What is shown", SHOW, "if fail: raise ValueError(text)"); r = random.Random(1)
+    path = written("odd", "## What is shown", "if fail: raise ValueError(text)", SHOW); r = random.Random(1)
     values = [json_value(r) for _ in range(60)] + EVIL; given = dict(values=values, words=EVIL, text=ALL, table={ALL: {"a": [1, 2.5, None, True]}, "'": ALL})
     done = run(path, given, out=path.parent/"_runs")
     with pytest.raises(ReportFailed) as e: run(path, dict(words=EVIL, text=ALL, fail=True), out=path.parent/"_runs")
@@ -317,7 +317,7 @@ sys.addaudithook(_seen)
 with open(os.environ["GUARD_LOG"], "a") as f: f.write(f"guard {' '.join(sys.orig_argv)[:300]}\\n")
 """
 DOORS = """import workbench as wb
-lm = wb.load("micro"); lm.run(["When Mary and John went to the store"]); wb.load("opinions-shallow")
+lm = wb.load("micro"); lm.run(["When Mary and John went to the store"])
 from workbench.tasks import make
 from workbench import zoo
 cards = [zoo.card(n)["name"] for n in zoo.names()]; task = make("ioi", n=4)
@@ -334,11 +334,11 @@ def test_no_network_is_touched_until_a_hub_name_is_given(written, tmp_path):
     "In a process of its own and in the kernel that it starts, every address but this machine's is refused and noted."
     (tmp_path/"sitecustomize.py").write_text(GUARD); log = tmp_path/"log"; path = written("doors", DOORS, params="n: int = 0", result="{'known': known, 'asked': asked, 'cards': len(cards), 'pages': sum(map(len, pages))}")
     env = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRANSFORMERS_"))} | dict(PYTHONPATH=str(tmp_path), GUARD_LOG=str(log), HF_HOME=str(tmp_path/"hub"), OMP_NUM_THREADS="1")
-    words = [["reports"], ["models"], ["report", str(path), "-o", str(tmp_path/"_runs"), "--quiet"]]
+    words = [["reports"], ["report", str(path), "-o", str(tmp_path/"_runs"), "--quiet"]]
     done = [subprocess.run([*WORKBENCH, *w], capture_output=True, text=True, timeout=400, cwd=tmp_path, env=env) for w in words]
-    assert [d.returncode for d in done] == [0, 0, 0], [d.stderr[-600:] for d in done]
+    assert [d.returncode for d in done] == [0, 0], [d.stderr[-600:] for d in done]
     told = log.read_text().splitlines(); result = json.loads(next((tmp_path/"_runs").glob("*/*/result.json")).read_text())
-    assert sum(t.startswith("guard") for t in told) >= 4 and any("ipykernel" in t for t in told), told
+    assert sum(t.startswith("guard") for t in told) >= 3 and any("ipykernel" in t for t in told), told
     assert result["known"] == 0 and result["cards"] > 10 and "could not be fetched" in result["asked"]
     asked = [t for t in told if not t.startswith("guard")]; assert asked and all("huggingface" in t for t in asked), "the guard sees what does ask, and a hub name asks the hub only"
 
@@ -346,10 +346,10 @@ def test_no_network_is_touched_until_a_hub_name_is_given(written, tmp_path):
 # --- secrets ----------------------------------------------------------------------------------------------------------------
 SECRET, LINES = "sk-planted/\"quoted\"&<b>é 9f3a", "-----BEGIN KEY-----\nplantedMIIEvQIBADANBgkq\nplantedhkiG9w0BAQEFAASC\n-----END KEY-----"
 LEAK = """import html, json, logging, os, sys
-import pandas as pd, plotly.graph_objects as go, xarray as xr
+import pandas as pd
 s, lines = os.environ["OPENAI_API_KEY"], os.environ["DEPLOY_KEY"]
 print(s); print(lines); print(s, file=sys.stderr); logging.warning("key %s", s); print(json.dumps({"key": s}), [s], html.escape(s))
-display(pd.DataFrame({s: [s]}), {"key": s}); go.Figure(go.Bar(x=[s], y=[1]), dict(title=s))"""
+display(pd.DataFrame({s: [s]}), {"key": s}); display({"application/vnd.plotly.v1+json": {"data": [{"type": "bar", "x": [s], "y": [1]}], "layout": {"title": s}}}, raw=True)"""
 ENDS = """import time
 if how == "fail": raise ValueError(f"the server at {s} said no")
 if how == "hang": print("now"); time.sleep(600)"""
