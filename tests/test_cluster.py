@@ -2,6 +2,7 @@
 import os, signal, subprocess, sys, textwrap, time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from workbench.scale import cluster
@@ -30,7 +31,10 @@ work.__module__ = "__main__"   # travels by value: a worker need not import the 
 def test_a_killed_worker_costs_its_item_alone_after_one_more_try(tmp_path):
     tries = tmp_path/"tries"
     items = [("pid",), ("count", str(tries)), ("fail", "x"), *[("pid",)] * 12, ("threads",)]
-    with workers(jobs=2) as client: found = dict(each(client, work, iter(items)))
+    with workers(jobs=2) as client:
+        heard = [c.laddr.ip for p in [psutil.Process(), *psutil.Process().children(recursive=True)] for c in p.net_connections("inet") if c.status == "LISTEN"]
+        assert len(heard) >= 3 and set(heard) == {"127.0.0.1"}, "no other machine can reach them"
+        found = dict(each(client, work, iter(items)))
     assert sorted(found) == list(range(len(items)))
     assert isinstance(found[1], WorkerDied) and tries.read_text() == ".."
     assert isinstance(found[2], KeyError) and found[15] == "1"

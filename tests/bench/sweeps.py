@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -63,13 +62,14 @@ def threads_of(pid: int) -> list[str]:
     return found
 
 
-def watched(pid: int, cores: int, every: float = .03) -> tuple:
-    "Until the process ends: `(wall seconds, idle core-seconds)`."
-    began = last = time.monotonic(); idle = 0.0
+def watched(pid: int, cores: int, out: Path, every: float = .03) -> tuple:
+    "Until the process ends: `(wall seconds, idle core-seconds, those before the first member was finished)`."
+    began = last = time.monotonic(); idle = 0.0; first = None
     while not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
         time.sleep(every); runnable = sum(s in "RD" for s in threads_of(pid)); at = time.monotonic()
         idle += max(0, cores - runnable) * (at - last); last = at
-    return time.monotonic() - began, idle
+        if first is None and any(out.glob("small/*/run.json")): first = idle
+    return time.monotonic() - began, idle, first or 0
 
 
 def busy(members: int = 200, jobs: int | None = None) -> dict:
@@ -77,9 +77,9 @@ def busy(members: int = 200, jobs: int | None = None) -> dict:
     folder = Path(tempfile.mkdtemp(prefix="wb-bench-")); path = report(folder, "pass"); cores = len(os.sched_getaffinity(0)); load = os.getloadavg()[0]
     code = "import sys; from workbench.reporting.sweep import sweep; s = sweep(sys.argv[1], {'n': range(int(sys.argv[3]))}, out=sys.argv[2], jobs=int(sys.argv[4]) or None); assert s.status == 'done', s"
     before = os.times(); process = subprocess.Popen([sys.executable, "-c", code, str(path), str(folder), str(members), str(jobs or 0)])
-    wall, idle = watched(process.pid, cores); assert process.wait() == 0; after = os.times(); cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    wall, idle, first = watched(process.pid, cores, folder); assert process.wait() == 0; after = os.times(); cpu = after.children_user + after.children_system - before.children_user - before.children_system
     shutil.rmtree(folder)
-    return dict(group="reports", job=f"sweep of {members}", jobs=jobs or cores, cores=cores, cpu_s=round(cpu, 1), cpu_s_each=round(cpu / members, 2), idle_core_s=round(idle, 1), busy=round(cpu / (cpu + idle), 3), share_got=round(cpu / wall / cores, 3), wall_s=round(wall, 1), load=[round(load, 1), round(os.getloadavg()[0], 1)])
+    return dict(group="reports", job=f"sweep of {members}", jobs=jobs or cores, cores=cores, cpu_s=round(cpu, 1), cpu_s_each=round(cpu / members, 2), idle_core_s=round(idle, 1), idle_before_the_first=round(first, 1), busy=round(cpu / (cpu + idle), 3), share_got=round(cpu / wall / cores, 3), wall_s=round(wall, 1), load=[round(load, 1), round(os.getloadavg()[0], 1)])
 
 
 if __name__ == "__main__":
