@@ -179,9 +179,10 @@ function mapTable(rows, names) {
   return [differ.length ? part(differ) : h("p", { className: "note", text: rows.length ? `All ${names} are the same.` : `There are no ${names}.` }),
     alike.length ? h("details", {}, h("summary", { text: `${alike.length} the same` }), part(alike)) : null];
 }
+const brief = v => /^-?\d*\.?\d+(e[-+]?\d+)?$/.test(v) && v.length > 10 ? String(+(+v).toPrecision(7)) : v;
 function merged(m) {
   const one = (c, key) => key || c.a === undefined || c.b === undefined || !c.differs ? h(key ? "th" : "td", key ? { scope: "row", text: c.a ?? c.b ?? "" } : { text: c.a ?? c.b ?? "" })
-    : h("td", { className: "differs" }, h("span", { className: "was", text: c.a }), " → ", h("span", { text: c.b }), c.change?.text ? h("small", { text: c.change.text }) : null);
+    : h("td", { className: "differs" }, h("span", { className: "was", text: brief(c.a), title: c.a }), " → ", h("span", { text: brief(c.b), title: c.b }), c.change?.text ? h("small", { text: c.change.text }) : null);
   const rows = m.rows.slice(0, 120);
   return h("div", { className: "scroll" }, h("table", { className: "merged" }, h("thead", {}, h("tr", {}, h("td", {}), m.columns.map((c, k) => h("th", { scope: "col" }, c, m.only[k] && h("small", { text: `${m.only[k].toUpperCase()} only` }))))),
     h("tbody", {}, rows.map(r => h("tr", { className: r.only ? "only" : "" }, h("td", { className: "side", text: r.only === "a" ? "A only" : r.only === "b" ? "B only" : "" }), r.cells.map((c, k) => one(c, k < m.keys)))))),
