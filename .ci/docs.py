@@ -10,7 +10,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 NBS, OUT = ROOT/"nbs", ROOT/"_docs"
-FLOORS = {"": "Start", "lm": "lm: open, read and change a model", "zoo": "zoo: built-in models", "tasks": "tasks: prompts with planted truth",
+FLOORS = {"": "Start", "lm": "lm: open, read and change a model", "scale": "scale: many processes, large corpora", "zoo": "zoo: built-in models", "tasks": "tasks: prompts with planted truth",
           "experiments": "experiments: statistics", "lens": "lens: what each layer would say", "attention": "attention: where heads look and what they write",
           "patching": "patching: which states carry an answer", "bias": "bias: what wins when sources disagree", "knowledge": "knowledge: what an answer rests on", "features": "features: dictionaries of directions", "dialogue": "dialogue: who says what, and what moves it",
           "widgets": "widgets: seeing it", "reporting": "reporting: reports and pages"}

@@ -1,7 +1,7 @@
 """Reports: parameterised notebooks. `wb.reports.run("tour", {"model": "micro"})` runs one, `wb.reports.names()` lists them."""
 from importlib import import_module
 
-_HOME = {"run": "run", "runs": "run", "open_run": "run", "plan": "run", "Run": "run", "ReportFailed": "run", "names": "catalogue", "describe": "catalogue", "sweep": "sweep", "spread": "sweep", "gallery": "gallery", "page": "page"}
+_HOME = {"run": "run", "runs": "run", "open_run": "run", "plan": "run", "Run": "run", "ReportFailed": "run", "names": "catalogue", "describe": "catalogue", "sweep": "sweep", "open_sweep": "sweep", "sweeps": "sweep", "spread": "grid", "gallery": "gallery", "page": "page"}
 __all__ = sorted(_HOME)
 
 

@@ -145,7 +145,14 @@ def test_every_picture_has_words():
     assert names(one(png)) == ["What heads do &amp; why", "What heads do &amp; why, 2"] and names(one(png, heading="text")) == ["Figure", "Figure, 2"]
     assert names(one(png, {"image/png": {"alt": 'a "b" <c>\n'}}))[0] == "a &quot;b&quot; &lt;c&gt;" == names(one(png, {"alt": 'a "b" <c>'}))[0]
     assert names(one({PLOTLY: dict(data=[], layout=dict(title=dict(text="&lt;bos&gt; <i>x</i><br><sup>y</sup>")))}))[0] == "&lt;bos&gt; x y"
-    assert names(one({"image/svg+xml": "<svg></svg>"}))[0] == "What heads do &amp; why" and names(one({"text/html": "<p><img src='data:,'><IMG alt='' src='data:,'>"})) == ["What heads do &amp; why"] * 2 + []
+    assert names(one({"image/svg+xml": "<svg></svg>"}))[0] == "What heads do &amp; why" and names(one({"text/html": "<p><img src='data:,'><IMG alt='' src='data:,'>"})) == ["What heads do &amp; why"] * 2
+
+
+def test_html_of_an_output_is_left_alone_and_its_pictures_get_words(offline_page, tmp_path):
+    "A text that looks like a picture inside an attribute stays a text."
+    odd = '<table><td title="<img src=x onmouseover=hit()//">a</td></table><img src="data:,"><img alt="mine" src="data:,">'; (tmp_path/"p.html").write_text(one({"text/html": odd}))
+    page = offline_page; page.goto((tmp_path/"p.html").as_uri())
+    assert page.eval_on_selector_all(".wb-html img", "a => a.map(i => i.alt)") == ["What heads do & why", "mine"] * 2 and page.get_attribute(".wb-html td", "title") == "<img src=x onmouseover=hit()//" and page.evaluate("document.querySelectorAll('[onmouseover]').length") == 0
 
 
 def test_alt_keeps_what_was_written(): assert one({"text/html": '<img class=a alt="mine" src="data:,">'}).count('alt="mine"') == 2

@@ -12,6 +12,8 @@ _HOME = {  # public name -> the module that defines it
     "load_result": "workbench.lm.results",
     "plot": "workbench.lm.results",
     "WorkbenchError": "workbench.lm.errors",
+    "harvest": "workbench.scale.harvest",
+    "open_harvest": "workbench.scale.harvest",
 }
 _ROOMS = "lm", "zoo", "tasks", "experiments", "lens", "attention", "patching", "features", "bias", "knowledge", "dialogue", "widgets", "reporting", "reports", "scale"
 

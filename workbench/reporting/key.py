@@ -17,6 +17,7 @@ from ..lm.errors import WorkbenchError
 from .catalogue import Report, describe
 from .params import hub_cache, settle
 from .provenance import version_of
+from .secrets import redacted
 
 # %% ../../nbs/reporting/13_key.ipynb #09f3988e
 WHOLE, END = 2 ** 28, 2 ** 20
@@ -111,4 +112,4 @@ def plan(
     report = describe(report); given = settle(report.params, params or {}, report.name, text)
     values = {n: given.get(n, p.default) for n, p in report.params.items()}; key = key_of(report, values)
     told = {n: v for n, v in values.items() if n in given and not (report.params[n].literal and v == report.params[n].default)}
-    return Planned(report, given, values, key, Path(out).absolute()/file_stem(report.name)/"-".join(filter(None, (slug(told), key))))
+    return Planned(report, given, values, key, Path(out).absolute()/file_stem(report.name)/"-".join(filter(None, (slug({n: redacted(str(v)) for n, v in told.items()}), key))))

@@ -17,6 +17,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Optional, Union, get_args, get_origin
 
 from ..lm.errors import WorkbenchError, nearest
+from .literals import literal
 
 # %% ../../nbs/reporting/00_params.ipynb #2ca418ed
 def tagged_cells(notebook: dict, tag: str) -> list[dict]:
@@ -284,6 +285,7 @@ def settle_one(param: Param, value: Any, report: str, text: bool) -> Any:
         if param.within and found not in param.within: raise Misfit
     except Misfit:
         raise WorkbenchError(f"Parameter '{param.name}' of report {report} must be {param.says}, not {cut(value)}{example(param)}.") from None
+    literal(found, f"Parameter '{param.name}' of report {report}")     # nothing that the notebook could not be given exactly
     for text in found if isinstance(found, (list, tuple)) else [found]: must_exist(param.role, text, f"Parameter '{param.name}' of report {report}")
     return found
 

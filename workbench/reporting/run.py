@@ -136,6 +136,9 @@ def papermill_ready():
     "papermill with our way to write, and without its own warnings: names and types were checked before it."
     import papermill
     from papermill.iorw import papermill_io
+    from papermill.translators import papermill_translators
+    from workbench.reporting.literals import translator
+    papermill_translators.register("python3", translator())         # its own would write a tuple as code
     papermill_io._handlers[:] = [h for h in papermill_io._handlers if h[0] != Clean.scheme]; papermill_io.register(Clean.scheme, Clean())
     logs = [logging.getLogger(n) for n in ("papermill", "asyncio")]; levels = [log.level for log in logs]
     for log in logs: log.setLevel(logging.CRITICAL)

@@ -24,6 +24,8 @@ themeButton.onclick = () => {
 };
 system.addEventListener("change", () => restyle());
 
+for (const box of document.querySelectorAll("[data-alt]")) for (const img of box.querySelectorAll("img:not([alt])")) img.alt = box.dataset.alt;   // an output's own HTML is never parsed as text
+
 // --- table of contents: mark the part in view -------------------------------------------------------------------------
 const links = new Map([...document.querySelectorAll("nav a")].map(a => [decodeURIComponent(a.hash.slice(1)), a]));
 const heads = [...links.keys()].map(id => document.getElementById(id)).filter(Boolean);
