@@ -47,7 +47,7 @@ zoo: $(VENV)/.ready                      # train the built-in models again from 
 # --- bench: against other libraries, in an environment of its own -----------------------------------------------------
 _bench/.venv/.ready: pyproject.toml setup.py tests/bench/requirements.txt
 	test -x _bench/.venv/bin/pip || $(PYTHON) -m venv _bench/.venv
-	_bench/.venv/bin/pip install -q $(PIP_FLAGS) '$(TORCH)' -r tests/bench/requirements.txt -e .
+	_bench/.venv/bin/pip install -q $(PIP_FLAGS) '$(TORCH)' -r tests/bench/requirements.txt -e '.[cluster]'
 	touch $@
 bench: _bench/.venv/.ready
 	_bench/.venv/bin/python tests/bench/run.py $(ARGS)

@@ -173,6 +173,19 @@ def recovery(shape: None, repeats: int) -> list:
     return _dictionaries("recovery", ",".join(map(str, range(repeats))), *(f"workbench {n.split()[1]}" for n in BEST), *BEST)
 
 
+def reports(shape: None, repeats: int) -> list:
+    "What the engine adds to a report, how busy a sweep keeps the cores, and what a gallery of a thousand runs costs."
+    import gallery
+    import sweeps
+    return [dict(library="workbench", **sweeps.overhead(20, repeats)), dict(library="workbench", **sweeps.busy(200)), *gallery.measure()]
+
+
+def harvest(shape: None, repeats: int) -> list:
+    "Activations of a text to disk, beside the model alone."
+    done = subprocess.run([os.environ.get("FEATURES_PYTHON", str(FEATURES)), str(Path(__file__).with_name("harvesting.py")), str(2 ** 15)], check=True, capture_output=True, text=True)
+    return [dict(job="32,768 tokens", shape=None, **r) for r in map(json.loads, done.stdout.splitlines())]
+
+
 GROUPS = {"forward-thin": (forward, "thin", 15), "forward-llama": (forward, "llama", 11), "forward-gpt2": (forward, "gpt2", 7), "generation-thin": (generation, "thin", 7),
           "generation-llama": (generation, "llama", 7), "patching": (patching, "gpt2", 2), "cells": (cells, None, 1), "memory": (held, "wide", 1), "imports": (imports, None, 3), "widgets": (widgets, None, 3),
-          "features": (features, None, 7), "recovery": (recovery, None, 2)}
+          "features": (features, None, 7), "recovery": (recovery, None, 2), "reports": (reports, None, 3), "harvest": (harvest, None, 1)}

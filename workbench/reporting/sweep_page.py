@@ -23,7 +23,9 @@ from .sweep_results import rows
 PANELS, PICTURES = 6, 8   # of one result; of results
 BLUE = "#2f6fb0"
 
-def is_number(value) -> bool: return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def is_number(value) -> bool:
+    "Whether a value can be drawn."
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 def tick(value) -> str:
     "A value of a parameter as a label, cut where it is long; plotly would read `<` as a tag."
@@ -34,7 +36,8 @@ def results_of(found: list[dict], sweep) -> tuple[list[str], dict]:
     whole = [r for r in found if r["status"] in ("done", "cached")] if found else []
     names = [n for n in dict.fromkeys(n for r in whole for n in r) if n not in (*sweep.grid, "status", "seconds")]
     alike = {n: whole[0].get(n) for n in names if len({json.dumps(r.get(n), sort_keys=True, default=str) for r in whole}) == 1} if len(whole) > 1 else {}
-    return [n for n in names if n not in alike and any(is_number(r.get(n)) for r in whole) and all(r.get(n) is None or is_number(r.get(n)) or isinstance(r.get(n), float) for r in whole)], alike
+    numbers = [n for n in names if n not in alike and any(is_number(r.get(n)) for r in whole) and all(r.get(n) is None or is_number(r.get(n)) or isinstance(r.get(n), float) for r in whole)]
+    return sorted(numbers, key=lambda n: -sum(is_number(r.get(n)) for r in whole)), alike      # what every member has stands before what some have
 
 # %% ../../nbs/reporting/10_sweep_page.ipynb #337e3060
 def line_or_bars(found: list[dict], name: str, parameter: str, values: list) -> dict:
@@ -45,7 +48,7 @@ def line_or_bars(found: list[dict], name: str, parameter: str, values: list) -> 
         axis = dict(title=dict(text=tick(parameter))) | (dict(dtick=1) if all(isinstance(v, int) for v in values) and max(values) - min(values) <= 12 else {})
     else: trace = dict(type="bar", x=list(range(len(values))), y=ys, marker=dict(color=BLUE)); axis = dict(title=dict(text=tick(parameter)), tickvals=list(range(len(values))), ticktext=list(map(tick, values)))
     trace["hovertemplate"] = "%{y:.4g}<extra></extra>"; trace["name"] = name
-    return dict(data=[trace], layout=dict(title=dict(text=tick(name)), height=300, showlegend=False, xaxis=axis, yaxis=dict(title=dict(text=""))))
+    return dict(data=[trace], layout=dict(title=dict(text=tick(name)), height=230, margin=dict(t=36, b=44, l=48, r=12), showlegend=False, xaxis=axis, yaxis=dict(title=dict(text=""))))
 
 # %% ../../nbs/reporting/10_sweep_page.ipynb #108df67b
 def heat(found: list[dict], name: str, x: str, y: str, values: dict, limits: tuple, suffix: str = "") -> dict:
@@ -83,7 +86,9 @@ def pictures(found: list[dict], name: str, sweep) -> tuple[list[dict], int]:
     return [panel(p) for p in panels[:PANELS]], max(0, len(panels) - PANELS)
 
 # %% ../../nbs/reporting/10_sweep_page.ipynb #15b24857
-def link(target: Path, sweep) -> str: return quote(os.path.relpath(target, sweep.folder).replace(os.sep, "/"))
+def link(target: Path, sweep) -> str:
+    "A file as a link from the sweep's page."
+    return quote(os.path.relpath(target, sweep.folder).replace(os.sep, "/"))
 
 def cell(value) -> str:
     "A table cell that sorts by its value."
