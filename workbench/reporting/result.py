@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MIME', 'DATA', 'FOLDER', 'plain', 'kind_of_data', 'data_text', 'save_data', 'save_table', 'load_table', 'Data',
-           'cell_text', 'Result', 'jsonable', 'read_result', 'read_data']
+           'cell_text', 'Result', 'jsonable', 'Numbers', 'read_result', 'read_data']
 
 # %% ../../nbs/reporting/01_result.ipynb #690d5f3c
 import ast, html, json, math, os, re
@@ -111,6 +111,10 @@ def jsonable(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 # %% ../../nbs/reporting/01_result.ipynb #cd8e4961
+class Numbers(ast.NodeTransformer):
+    "`nan` and `inf` as Python prints them, which are no literals."
+    def visit_Name(self, node): return ast.copy_location(ast.Constant(float(node.id)), node) if node.id in ("nan", "inf") else node
+
 def read_result(
     outputs: list[dict],  # of the cell tagged `result`
 ) -> dict | None:         # None: there is no output that holds a dict
@@ -118,7 +122,7 @@ def read_result(
     for output in reversed(outputs):
         data = output.get("data", {})
         if MIME in data: return data[MIME]
-        try: value = ast.literal_eval("".join(data.get("text/plain", "")))
+        try: value = ast.literal_eval(Numbers().visit(ast.parse("".join(data.get("text/plain", "")), mode="eval")))
         except (ValueError, SyntaxError): continue
         if isinstance(value, dict): return jsonable(value)
     return None

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['ANSI', 'Run', 'ReportFailed', 'open_run', 'runs', 'work_folder', 'clear_dead', 'alive', 'headings', 'Progress',
-           'Clean', 'papermill_ready', 'execute', 'Failure', 'failure', 'error_of', 'bad_input', 'told', 'command',
-           'write_page', 'finish', 'give_name', 'run', 'finished', 'concluded', 'result_outputs', 'drop_empty']
+           'Clean', 'load_libraries', 'papermill_ready', 'execute', 'Failure', 'failure', 'error_of', 'bad_input',
+           'told', 'command', 'write_page', 'finish', 'give_name', 'run', 'finished', 'concluded', 'result_outputs',
+           'drop_empty']
 
 # %% ../../nbs/reporting/05_run.ipynb #28478831
 import gc, json, logging, os, re, shutil, socket, sys
@@ -131,6 +132,12 @@ class Clean:
     def pretty_path(self, path): return path
     def read(self, path): return Path(path.removeprefix(self.scheme)).read_text("utf-8")
 
+def load_libraries() -> None:
+    "Import nbformat and papermill without a grammar of web addresses, which jsonschema would build beside JupyterLab: 2 s of each run."
+    ours = "rfc3987_syntax" not in sys.modules; sys.modules.setdefault("rfc3987_syntax", None)
+    import papermill                     # and with it nbformat and jsonschema
+    if ours: del sys.modules["rfc3987_syntax"]
+
 @contextmanager
 def papermill_ready():
     "papermill with our way to write, and without its own warnings: names and types were checked before it."
@@ -150,6 +157,7 @@ def papermill_ready():
 # %% ../../nbs/reporting/05_run.ipynb #8b03c011
 def execute(report: Report, given: dict, target: Path, show: bool, timeout: int | None) -> None:
     "Run the notebook with `given` into the file `target`, saved after every cell."
+    load_libraries()
     import nbformat
     from workbench.reporting.kernel import ReportKernel
     nb = nbformat.read(report.path, 4)
