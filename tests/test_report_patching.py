@@ -52,7 +52,7 @@ def test_a_pair_is_a_report_too(pair, micro):
 
 def test_figures_say_direction_ablation_and_n(micro):
     told = summary(patch(micro, make("ioi", n=8), ("resid_pre", "mlp_out"), positions=["S2", "end"], direction="noising")); title = grid_figure(told).layout.title.text
-    assert "noising: corrupted -> clean run" in title and "n 8" in title and "patch" in title and len(grid_figure(told).data) == 2
+    assert "noising: corrupted -&gt; clean run" in title and "n 8" in title and "patch" in title and len(grid_figure(told).data) == 2
     assert grid_figure(told).data[0].zmin + grid_figure(told).data[0].zmax == 2                # symmetric about the clean run's 1
     assert cells_figure(told, 3).data[0].error_x.array is not None and cell_table(told, 1).cell[0].startswith("resid_pre L0 S2")
     with pytest.raises(WorkbenchError, match="pass summary"): grid_figure(patch(micro, make("ioi", n=4), positions=["end"]))

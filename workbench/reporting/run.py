@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['ANSI', 'Run', 'ReportFailed', 'open_run', 'runs', 'work_folder', 'clear_dead', 'alive', 'headings', 'Progress',
-           'Clean', 'load_libraries', 'papermill_ready', 'execute', 'Failure', 'failure', 'error_of', 'bad_input',
-           'told', 'command', 'write_page', 'finish', 'give_name', 'run', 'finished', 'concluded', 'result_outputs',
-           'drop_empty']
+           'Clean', 'load_libraries', 'not_of_a_dead_kernel', 'papermill_ready', 'execute', 'Failure', 'failure',
+           'error_of', 'bad_input', 'told', 'command', 'write_page', 'finish', 'give_name', 'run', 'finished',
+           'concluded', 'result_outputs', 'drop_empty']
 
 # %% ../../nbs/reporting/05_run.ipynb #28478831
-import gc, json, logging, os, re, shutil, socket, sys
+import json, logging, os, re, shutil, socket, sys
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -138,6 +138,10 @@ def load_libraries() -> None:
     import papermill                     # and with it nbformat and jsonschema
     if ours: del sys.modules["rfc3987_syntax"]
 
+def not_of_a_dead_kernel(record) -> bool:
+    "A filter for asyncio's log: after Ctrl-C the client's unfinished tasks would complain of their kernel, later, when nobody asks."
+    return type((record.exc_info or (None, None))[1]).__name__ != "DeadKernelError"
+
 @contextmanager
 def papermill_ready():
     "papermill with our way to write, and without its own warnings: names and types were checked before it."
@@ -147,12 +151,10 @@ def papermill_ready():
     from workbench.reporting.literals import translator
     papermill_translators.register("python3", translator())         # its own would write a tuple as code
     papermill_io._handlers[:] = [h for h in papermill_io._handlers if h[0] != Clean.scheme]; papermill_io.register(Clean.scheme, Clean())
-    logs = [logging.getLogger(n) for n in ("papermill", "asyncio")]; levels = [log.level for log in logs]
-    for log in logs: log.setLevel(logging.CRITICAL)
+    logging.getLogger("asyncio").addFilter(not_of_a_dead_kernel)
+    log = logging.getLogger("papermill"); level = log.level; log.setLevel(logging.CRITICAL)
     try: yield papermill
-    except KeyboardInterrupt: gc.collect(); raise       # the client's unfinished tasks would complain later, when nobody asks
-    finally:
-        for log, level in zip(logs, levels): log.setLevel(level)
+    finally: log.setLevel(level)
 
 # %% ../../nbs/reporting/05_run.ipynb #8b03c011
 def execute(report: Report, given: dict, target: Path, show: bool, timeout: int | None) -> None:
