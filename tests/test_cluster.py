@@ -34,12 +34,13 @@ def test_a_killed_worker_costs_its_item_alone_after_one_more_try(tmp_path):
     with workers(jobs=2) as client:
         heard = [c.laddr.ip for p in [psutil.Process(), *psutil.Process().children(recursive=True)] for c in p.net_connections("inet") if c.status == "LISTEN"]
         assert len(heard) >= 3 and set(heard) == {"127.0.0.1"}, "no other machine can reach them"
+        assert len(set(client.run(os.getpid).values())) == 2
         found = dict(each(client, work, iter(items)))
     assert sorted(found) == list(range(len(items)))
     assert isinstance(found[1], WorkerDied) and tries.read_text() == ".."
     assert isinstance(found[2], KeyError) and found[15] == "1"
     pids = {found[i] for i in (0, *range(3, 15))}
-    assert len(pids) >= 2 and os.getpid() not in pids
+    assert os.getpid() not in pids   # one process may do them all: the other is being started again
     assert not any(Path(f"/proc/{p}").exists() for p in pids), "the processes end with the block"
 
 

@@ -33,6 +33,7 @@ def swept(lm, pairs, sites, by, **how):
 
 
 # --- raw torch hooks --------------------------------------------------------------------------------------------------
+EXACT = 1e-5 if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6) else 2e-5    # torch 2.5 sums in another order: up to 1.5e-5 in gemma2
 BLOCKS = dict(gpt2=lambda m: m.transformer.h, llama=lambda m: m.model.layers, gemma2=lambda m: m.model.layers, bart=lambda m: m.model.decoder.layers)
 
 
@@ -62,7 +63,7 @@ def test_every_cell_equals_plain_hooks(name):
     assert sweep.grows
     for i, (c, k, n) in enumerate(zip(pairs.clean.ids, pairs.corrupt.ids, pairs.clean.lengths.tolist())):
         slow = by_hooks(lm.model, BLOCKS[name], c[None, :n], k[None, :n], lambda m, ids: m(ids).logits[0, -1])
-        assert np.abs(sweep.values["logit_difference"][i, 0, :, 0, :n] - slow).max() < 1e-5
+        assert np.abs(sweep.values["logit_difference"][i, 0, :, 0, :n] - slow).max() < EXACT
     assert np.isnan(sweep.values["logit_difference"][2, 0, :, 0, 7:]).all() and np.ptp(slow) > .01
 
 
@@ -73,7 +74,7 @@ def test_every_cell_of_a_decoder_equals_plain_hooks():
     for i in range(2):
         run = lambda m, ids: m(input_ids=ids, decoder_input_ids=pairs.targets.ids[i:i + 1]).logits[0, -1]
         slow = by_hooks(lm.model, BLOCKS["bart"], pairs.clean.ids[i:i + 1], pairs.corrupt.ids[i:i + 1], run)
-        assert np.abs(sweep.values["logit_difference"][i, 0, :, 0] - slow).max() < 1e-5 and np.ptp(slow) > 1e-3
+        assert np.abs(sweep.values["logit_difference"][i, 0, :, 0] - slow).max() < EXACT and np.ptp(slow) > 1e-3
 
 
 # --- every family, site, ablation -------------------------------------------------------------------------------------
@@ -86,22 +87,22 @@ def test_the_sweep_equals_full_passes_in_every_causal_family(name):
     for sites, by in GRIDS:
         for direction in ("denoising", "noising"):
             sweep = swept(lm, pairs, sites, by, direction=direction)
-            assert verify(sweep, 3)["largest_difference"] < 1e-5
+            assert verify(sweep, 3)["largest_difference"] < EXACT
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gemma2"])
 def test_cells_of_every_grid_equal_full_passes(name):
     lm = opened(name); pairs = twins(lm, (8,)); u = torch.randn(2, 32, generator=torch.Generator().manual_seed(1))
     for sites, by, more in [*((s, b, {}) for s, b in GRIDS), ("mlp_post", "layer neuron pos", dict(neurons=[3, 60])), ("resid_mid", "layer direction", dict(directions=u)), ("z", "layer head", dict(positions=[5, -1]))]:
-        sweep = swept(lm, pairs, sites, by, **more); assert verify(sweep, 60)["largest_difference"] < 1e-5
+        sweep = swept(lm, pairs, sites, by, **more); assert verify(sweep, 60)["largest_difference"] < EXACT
 
 
 @pytest.mark.parametrize("ablation", ["zero", "mean", "resample"])
 @pytest.mark.parametrize("name", ["gpt2", "mistral"])
 def test_ablations_equal_full_passes(name, ablation):
     lm = opened(name); pairs = twins(lm, (9, 9, 7, 7))
-    for sites, by in (("z", "layer head pos"), (("attn_out", "mlp_out"), "layer pos")): assert verify(swept(lm, pairs, sites, by, ablation=ablation), 20)["largest_difference"] < 1e-5
-    assert verify(swept(lm, pairs, "z", "layer head", placebo=True), 5)["largest_difference"] < 1e-5
+    for sites, by in (("z", "layer head pos"), (("attn_out", "mlp_out"), "layer pos")): assert verify(swept(lm, pairs, sites, by, ablation=ablation), 20)["largest_difference"] < EXACT
+    assert verify(swept(lm, pairs, "z", "layer head", placebo=True), 5)["largest_difference"] < EXACT
 
 
 @pytest.mark.parametrize("name", [*MASKED, *SEQ2SEQ])
@@ -111,7 +112,7 @@ def test_the_slower_path_equals_single_passes(name, monkeypatch):
     else: more, stack, clean = dict(targets=[[4, 5]] * 2), "encoder.", [[5, 6, 7, 8, 9, 10]] * 2
     pairs = Pairs.of(lm, clean=clean, corrupt=[[5, 40, *clean[0][2:]], [5, 50, *clean[0][2:]]], answers=[11] * 2, foils=[13] * 2, **more)
     for sites, by in (([f"{stack}resid_pre", f"{stack}attn_out"], "layer pos"), (f"{stack}z", "layer head")):
-        sweep = swept(lm, pairs, sites, by); assert verify(sweep, 12)["largest_difference"] < 1e-5 and not sweep.grows
+        sweep = swept(lm, pairs, sites, by); assert verify(sweep, 12)["largest_difference"] < EXACT and not sweep.grows
     whole = patch(lm, pairs, f"{stack}resid_post", "layer")
     assert np.allclose(whole.recovery.isel(layer=-1), 1, atol=1e-3)          # all of the last state restored: the clean run
 
@@ -185,7 +186,7 @@ def test_an_edited_model_takes_the_slower_path():
     from workbench.lm.sites import Site
     lm = opened("gpt2"); pairs = twins(lm, (8,)); plain_grid = patch(lm, pairs)
     with lm.edited(scale(Site("mlp_out", layer=2), 2.)): edited = patch(lm, pairs, verify_cells=5)
-    assert "being edited" in edited.attrs["exactness"] and edited.attrs["largest_difference"] < 1e-5 and not np.allclose(edited.logit_difference, plain_grid.logit_difference, atol=1e-3)
+    assert "being edited" in edited.attrs["exactness"] and edited.attrs["largest_difference"] < EXACT and not np.allclose(edited.logit_difference, plain_grid.logit_difference, atol=1e-3)
 
 
 def test_twins_that_agree_have_nothing_to_recover():
