@@ -12,7 +12,7 @@ def workbench_says(*words):
 
 def main(clone: str) -> None:
     import workbench as wb
-    assert not Path(wb.__file__).resolve().is_relative_to(Path(clone).resolve()), f"{wb.__file__} is the clone, not the wheel"
+    assert not Path(wb.__file__).resolve().is_relative_to((Path(clone)/"workbench").resolve()), f"{wb.__file__} is the clone, not the wheel"
     reports = {r["name"]: r for r in workbench_says("reports")}
     assert "tour" in reports and all(r["minutes"] and r["parameters"] for r in reports.values())
     assert {"micro", "micro-llama"} <= {m["name"] for m in workbench_says("models")} and "--scheduler" in workbench_says("completion", "bash")["script"]
