@@ -1,5 +1,6 @@
 # From a fresh clone with nothing but python3, make and git:
 #   make report   a real report about a trained model, as one HTML page
+#   make learn    the first tutorial, in JupyterLab (N=2 for the second)
 #   make test     the whole test suite
 SHELL  := /bin/bash
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN    := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help report test sync notebooks pytest lab zoo bench docs goldens outputs clean
+.PHONY: help report learn test sync notebooks pytest lab zoo bench docs goldens outputs clean
 help:
 	@sed -n 's/^#   //p' Makefile; echo 'Also: make lab, docs, zoo, bench, goldens, outputs, bounds, wheel, clean'
 
@@ -22,6 +23,9 @@ $(VENV)/.ready: pyproject.toml setup.py
 
 report: $(VENV)/.ready
 	@$(BIN)/workbench report tour $(ARGS)
+
+learn: $(VENV)/.ready
+	@$(BIN)/workbench tutorial $(or $(N),1) --lab
 
 # --- tests: the package equals its notebooks, the notebooks run, the tests pass --------------------------------------
 test notebooks pytest: export OMP_NUM_THREADS ?= 1

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DO', 'Answer', 'minded', 'list_reports', 'asked', 'run_document', 'run_remarks', 'report', 'sweep', 'gallery',
-           'harvest', 'models', 'check', 'complete', 'helped', 'answer', 'tell_all', 'failed', 'attempted', 'ending',
-           'stdout_kept', 'main']
+           'harvest', 'models', 'tutorial', 'opened_in_lab', 'check', 'complete', 'helped', 'answer', 'tell_all',
+           'failed', 'attempted', 'ending', 'stdout_kept', 'main']
 
 # %% ../../nbs/reporting/07_cli.ipynb #8276df25
 import json, os, signal, sys, threading
@@ -111,6 +111,24 @@ def models(args) -> Answer:
     line = lambda r: r["name"] if args.quiet else f"{r['name']:<{width}}  {r['about']}" + (f" [{r.get('architecture')}, {r.get('layers')} layers, {r.get('parameters')} parameters]" if args.verbose else "")
     return Answer(rows, "\n".join(map(line, rows)))
 
+def tutorial(args) -> Answer:
+    "The path of tutorials, or a copy of one."
+    from workbench.teach.path import find, open_tutorial, tutorials
+    if args.which is None:
+        found = tutorials(); width = max((len(t.name) for t in found), default=0)
+        text = "\n".join(f"{t.number:>2}  {t.name:<{width}}  {t.minutes:>3} min  {t.question}" for t in found)
+        return Answer([{**vars(t), "path": str(t.path)} for t in found], text, remarks=[] if args.quiet else ["workbench tutorial 1 --lab writes your copy of the first and opens it in JupyterLab."])
+    there = open_tutorial(args.which, args.to, "teacher" if args.teacher else "student", args.again); t = find(args.which)
+    if args.lab: opened_in_lab(there)
+    return Answer({"tutorial": t.name, "notebook": str(there), "minutes": t.minutes, "exercises": t.exercises}, str(there))
+
+def opened_in_lab(notebook) -> None:
+    "JupyterLab on a notebook, until it is closed."
+    import subprocess
+    from importlib.util import find_spec
+    if not find_spec("jupyterlab"): raise WorkbenchError(f"JupyterLab is not installed: pip install 'interp-workbench[lab]'. The notebook is {notebook}.")
+    subprocess.run([sys.executable, "-m", "jupyterlab", str(notebook)])
+
 def check(args) -> Answer:
     "The parity report of a model; 1 where it does not pass."
     from workbench.reporting.params import must_exist
@@ -126,7 +144,7 @@ def complete(args) -> Answer:
     script = completion(args.shell)
     return Answer({"shell": args.shell, "script": script}, script)
 
-DO = {"report": report, "reports": list_reports, "sweep": sweep, "gallery": gallery, "harvest": harvest, "models": models, "check": check, "completion": complete}
+DO = {"report": report, "reports": list_reports, "sweep": sweep, "gallery": gallery, "harvest": harvest, "tutorial": tutorial, "models": models, "check": check, "completion": complete}
 
 # %% ../../nbs/reporting/07_cli.ipynb #db151c9f
 def helped(words: list[str], top: Parser, each: dict[str, Parser]) -> Answer | None:

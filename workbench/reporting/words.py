@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'EXITS', 'complaint', 'Layout', 'Parser', 'Command', 'examples_text', 'add_command', 'whole', 'pairs',
            'completes', 'parameters', 'kept', 'running', 'processes', 'reports_arguments', 'report_arguments',
-           'sweep_arguments', 'gallery_arguments', 'harvest_arguments', 'check_arguments', 'completion_arguments',
-           'nothing', 'top_parser', 'completion']
+           'sweep_arguments', 'gallery_arguments', 'harvest_arguments', 'tutorial_arguments', 'check_arguments',
+           'completion_arguments', 'nothing', 'top_parser', 'completion']
 
 # %% ../../nbs/reporting/17_words.ipynb #b817055d
 import argparse
@@ -139,6 +139,13 @@ def harvest_arguments(p: Parser) -> None:
     p.add_argument("--fresh", action="store_true", help="refuse a folder that holds a part of this harvest, instead of going on with it")
     processes(p, "1")
 
+def tutorial_arguments(p: Parser) -> None:
+    p.add_argument("which", nargs="?", metavar="WHICH", help="a number or a name; without it the tutorials are listed")
+    completes(p.add_argument("--to", default="tutorials", metavar="DIR", help="the folder of your copy (default: tutorials)"), "directory")
+    p.add_argument("--teacher", action="store_true", help="the teacher's copy: solutions, notes, and the wrong answers that the checks know")
+    p.add_argument("--again", action="store_true", help="a new copy beside one that is there")
+    p.add_argument("--lab", action="store_true", help="open it in JupyterLab")
+
 def check_arguments(p: Parser) -> None: p.add_argument("model", metavar="MODEL", help="a built-in name, a local folder, or a hub name")
 
 def completion_arguments(p: Parser) -> None: p.add_argument("shell", metavar="SHELL", choices=["bash", "zsh", "fish"], help="bash, zsh or fish")
@@ -174,6 +181,11 @@ COMMANDS = [
         "workbench harvest micro 'texts/*.txt' -s resid_post -s mlp_out.1 --to acts --dtype float16 -j 2": "every layer of one site and one layer of another, two processes",
         "workbench harvest micro texts.jsonl -s resid_post.2 --to s3://bucket/acts --scheduler tcp://head:8786": "a cluster that writes to object storage"},
         "The same command goes on where it was stopped. `wb.scale.open_harvest(PLACE)` reads what it wrote."),
+    Command("tutorial", "list the tutorials, or write a copy of one to work in", tutorial_arguments, "workbench tutorial [WHICH] [--to DIR] [--teacher] [--again] [--lab]", {
+        "workbench tutorial": "the path: ten questions, and how long each takes",
+        "workbench tutorial 1 --lab": "a copy of the first in ./tutorials, open in JupyterLab",
+        "workbench tutorial induction --teacher --to course": "the teacher's copy, in another folder"},
+        "A copy that is there is never written over: it holds your work."),
     Command("models", "list the built-in models", nothing, "workbench models", {
         "workbench models": "a line for each",
         "workbench models --json": "their cards in short: architecture, layers, heads, width, parameters, folder"}),
@@ -209,9 +221,10 @@ def completion(
     try: import shtab
     except ImportError: raise WorkbenchError("Completion scripts need shtab, which is not installed: `pip install shtab`.") from None
     from workbench.reporting.catalogue import names
+    from workbench.teach.path import tutorials
     from workbench.zoo import shelf
     top, found = top_parser()
-    choices = {"report": ("name", names()), "reports": ("name", names()), "sweep": ("name", names()), "check": ("model", shelf.names())}
+    choices = {"tutorial": ("which", [t.name for t in tutorials()]), "report": ("name", names()), "reports": ("name", names()), "sweep": ("name", names()), "check": ("model", shelf.names())}
     for word, p in found.items():
         for action in p._actions:
             if hasattr(action, "wants"): action.complete = getattr(shtab, action.wants.upper())
