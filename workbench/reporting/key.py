@@ -23,11 +23,15 @@ from .secrets import redacted
 WHOLE, END = 2 ** 28, 2 ** 20
 
 def file_hash(path: Path) -> str:
-    "Hash of a file's content; of a very large one, of its size, time and ends."
-    h, size = hashlib.sha256(), path.stat().st_size
+    "Hash of a file's content; of a very large one, of its size, time and ends. A file that was not changed is read once by a process."
+    stat = path.stat(); return _hash_of(path, stat.st_size, stat.st_mtime_ns)
+
+@lru_cache(4096)
+def _hash_of(path: Path, size: int, changed: int) -> str:
+    h = hashlib.sha256()
     with path.open("rb") as f:
         if size <= WHOLE: h.update(f.read())
-        else: h.update(f"{size} {path.stat().st_mtime_ns}".encode()); h.update(f.read(END)); f.seek(-END, os.SEEK_END); h.update(f.read())
+        else: h.update(f"{size} {changed}".encode()); h.update(f.read(END)); f.seek(-END, os.SEEK_END); h.update(f.read())
     return h.hexdigest()
 
 def content_hash(path: str | Path) -> str | None:

@@ -56,7 +56,6 @@ def scripts_left_alone():
 def dask_setup(worker) -> None:
     "Dask calls this in each process it starts: Ctrl-C is for the one who asked, who then ends the workers in order."
     signal.signal(signal.SIGINT, lambda *_: None)  # a function, not SIG_IGN, which kernels started by the worker would inherit
-    sys.modules.setdefault("rfc3987_syntax", None) # where JupyterLab is installed, reading notebooks would build a grammar of web addresses first: 2 s of each process
 
 # %% ../../nbs/scale/00_cluster.ipynb #080478cb
 def joined(address: str):
