@@ -1,5 +1,5 @@
 """What the tests stand on: notebooks written on the fly, the real command line, a real Chromium, a real JupyterLab."""
-import os, re, shutil, socket, subprocess, sys, time, urllib.request
+import os, re, shutil, signal, socket, subprocess, sys, time, urllib.request
 from pathlib import Path
 
 import nbformat
@@ -11,6 +11,7 @@ WORKBENCH = (str(Path(sys.executable).parent/"workbench"),)  # the installed com
 FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync".split()
 LAB = ("--no-browser --allow-root --port-retries=0 --IdentityProvider.token= --LabApp.expose_app_in_browser=True "
        "--LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate").split()
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler)   # a shell starts what it leaves in the background so, and the children of a test would never hear Ctrl-C
 JUPYTER_DIRS = "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR"
 RUN_ALL = """async () => {
   const app = window.jupyterapp; await app.restored;

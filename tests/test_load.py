@@ -1,6 +1,5 @@
 """Opening models: every way in, and every refusal in one sentence."""
-import json
-import shutil
+import json, os, shutil, subprocess, sys
 
 import numpy as np
 import pytest
@@ -117,6 +116,14 @@ def test_hub_name_without_network_says_how_to_work_offline(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     text = refusal("some-org/some-model")
     assert "not a built-in model" in text and "folder written by save_pretrained" in text
+
+
+def test_a_hub_model_that_was_fetched_before_opens_without_a_network(folder, tmp_path):
+    "And at once: nothing is asked again and again. A process of its own, because libraries read where their cache is when they are imported."
+    cache = tmp_path/"hub"/"hub"/"models--someone--small"; shutil.copytree(folder, cache/"snapshots"/"0123abcd"); (cache/"refs").mkdir(); (cache/"refs"/"main").write_text("0123abcd")
+    env = {k: v for k, v in os.environ.items() if not k.startswith("HF_")} | dict(HF_HOME=str(tmp_path/"hub"), HF_ENDPOINT="https://hub.invalid")
+    done = subprocess.run([sys.executable, "-c", "import workbench as wb; print(wb.load('someone/small'))"], env=env, capture_output=True, text=True)
+    assert done.returncode == 0 and "someone/small" in done.stdout and "Retrying" not in done.stderr, done.stderr[-800:]
 
 
 def test_a_device_that_is_not_there():

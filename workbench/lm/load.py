@@ -6,10 +6,12 @@
 __all__ = ['LoadError', 'builtin_folder', 'builtin_names', 'load']
 
 # %% ../../nbs/lm/14_load.ipynb #edf9b28e
-import hashlib, json
+import hashlib, json, os, socket
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 
@@ -94,10 +96,21 @@ def _quiet(local):
     finally:
         if shown: logging.enable_progress_bar()
 
+def _hub_answers() -> bool:
+    "Whether the hub's address is known here; behind a proxy only the proxy can say. Without it libraries would ask six times for each file, over half a minute."
+    from huggingface_hub import constants
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"): return False
+    try: return bool(getproxies() or socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443))
+    except OSError: return False
+
+def _from(where, revision, trust) -> dict:
+    "How transformers is to look: without a network, among what was fetched before."
+    return dict(trust_remote_code=trust) | ({} if isinstance(where, Path) else dict(revision=revision, local_files_only=not _hub_answers()))
+
 def _open(name, where, revision, dtype, device_map, trust):
     "The model at `where`, every weight accounted for."
     from transformers import AutoConfig
-    hub = dict(revision=revision, trust_remote_code=trust) if not isinstance(where, Path) else dict(trust_remote_code=trust)
+    hub = _from(where, revision, trust)
     try:
         config = AutoConfig.from_pretrained(where, **hub)
         with _quiet(isinstance(where, Path)): model, info = _model_class(config).from_pretrained(where, config=config, dtype=dtype or "auto", device_map=device_map, output_loading_info=True, **hub)
@@ -114,7 +127,7 @@ def _tokenizer(name, where, given, revision, trust):
     source = given or where
     has_files = not isinstance(where, Path) or given or any((where / f).exists() for f in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model"))
     if not has_files: return None
-    try: return AutoTokenizer.from_pretrained(source, trust_remote_code=trust, **({} if isinstance(where, Path) else dict(revision=revision)))
+    try: return AutoTokenizer.from_pretrained(source, **_from(where if source is where else source, revision if source is where else None, trust))
     except Exception as e: raise LoadError(f"The tokenizer of '{name}' cannot be opened ({type(e).__name__}): pass tokenizer= with one that fits the model.") from None
 
 # %% ../../nbs/lm/14_load.ipynb #6df27321
