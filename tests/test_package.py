@@ -141,6 +141,7 @@ def test_wheel_holds_everything(wheel):
     held = set(zipfile.ZipFile(wheel).namelist())
     expected = {str(p.relative_to(ROOT)) for p in ROOT.glob("workbench/**/*") if p.is_file() and "__pycache__" not in p.parts and ".ipynb_checkpoints" not in p.parts}
     expected |= {f"workbench/{p.relative_to(ROOT)}" for p in (ROOT/"reports").glob("*") if p.suffix in (".py", ".ipynb")}
+    expected |= {f"workbench/tutorials/notebooks/{p.name}" for p in (ROOT/"nbs"/"tutorials").glob("*") if p.suffix in (".py", ".ipynb")}
     assert expected - held == set()
     assert {n.split(".data/data/")[1] for n in held if ".data/data/" in n} == {f"share/jupyter/labextensions/interp-workbench/{f}" for f in ("package.json", "static/lab.js")}
     assert {"workbench/reports/tour.ipynb", "workbench/reporting/static/page.js", "workbench/reporting/static/page.css"} <= held
@@ -156,6 +157,7 @@ def test_wheel_lists_its_reports(installed):
     assert str(installed) in where
     assert (installed/"venv"/"share"/"jupyter"/"labextensions"/"interp-workbench"/"static"/"lab.js").exists()
     assert "tour" in in_wheel(installed, "reports").stdout and "micro" in in_wheel(installed, "models").stdout
+    copy = Path(in_wheel(installed, "tutorial", "1").stdout.strip()); assert copy.parent == installed/"tutorials" and '"workbench.tutorials' not in copy.read_text("utf-8")[:50] and "](../" not in copy.read_text("utf-8"), "no link that leads nowhere"
 
 
 @pytest.mark.wheel

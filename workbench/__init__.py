@@ -15,7 +15,7 @@ _HOME = {  # public name -> the module that defines it
     "harvest": "workbench.scale.harvest",
     "open_harvest": "workbench.scale.harvest",
 }
-_ROOMS = "lm", "zoo", "tasks", "experiments", "lens", "attention", "patching", "features", "bias", "knowledge", "dialogue", "widgets", "reporting", "reports", "scale", "theory", "teach"
+_ROOMS = "lm", "zoo", "tasks", "experiments", "lens", "attention", "patching", "features", "bias", "knowledge", "dialogue", "widgets", "reporting", "reports", "scale", "theory", "teach", "tutorials"
 
 __all__ = [*_HOME, *_ROOMS]
 

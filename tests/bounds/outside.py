@@ -16,6 +16,7 @@ def main(clone: str) -> None:
     reports = {r["name"]: r for r in workbench_says("reports")}
     assert "tour" in reports and all(r["minutes"] and r["parameters"] for r in reports.values())
     assert {"micro", "micro-llama"} <= {m["name"] for m in workbench_says("models")} and "--scheduler" in workbench_says("completion", "bash")["script"]
+    assert len(workbench_says("tutorial")) >= 8 and Path(workbench_says("tutorial", "1")["notebook"]).is_file()
     run = workbench_says("report", "tour", "-p", "n_heads=1")
     assert run["status"] == "done" and run["result"]["answer"] and (run["git"] or {}).get("commit") is None
     assert "<!doctype html" in Path(run["page"]).read_text("utf-8")[:200].lower()
