@@ -1,0 +1,13 @@
+"""Small demonstrators of mathematical ideas, each with its laws tested; and how far people rely on a model."""
+from workbench.theory.bayes_lens import BayesLens, Discrete, Gaussian, string_diagram
+from workbench.theory.errors import TheoryError
+from workbench.theory.learner import Learner, as_lens, as_span, layer, train
+from workbench.theory.lens import Lens, Span, broken
+from workbench.theory.memorize import Memorize, Nearest, opposed, play
+from workbench.theory.partition_basis import commutant, commutator, compose, partition_basis, restricted_bell, set_partitions
+from workbench.theory.prob_monad import Distribution, independent, marginals, mutual_information, next_two, pair
+from workbench.theory.reliance import QuizItem, ScriptedUser, foreseen, protocol, quiz_items, scores, suitability
+
+__all__ = ["partition_basis", "set_partitions", "restricted_bell", "commutant", "commutator", "compose", "Distribution", "pair", "marginals", "independent", "mutual_information", "next_two",
+           "Discrete", "Gaussian", "BayesLens", "string_diagram", "Lens", "Span", "broken", "Learner", "layer", "train", "as_lens", "as_span", "Memorize", "Nearest", "play", "opposed",
+           "QuizItem", "quiz_items", "scores", "ScriptedUser", "protocol", "suitability", "foreseen", "TheoryError"]
