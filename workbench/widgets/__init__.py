@@ -1,12 +1,14 @@
-"""Widgets: one front-end core, one base class, and what stands on them."""
-from workbench.widgets.attention_explorer import AttentionExplorer
-from workbench.widgets.base import Selection, Widget, WidgetError
-from workbench.widgets.dialogue_simulator import DialogueSimulator, PersuasionSimulator
-from workbench.widgets.explain_chat import ExplainChat
-from workbench.widgets.feature_browser import FeatureBrowser
-from workbench.widgets.patching_grid import PatchingGrid
-from workbench.widgets.predict import Predict
-from workbench.widgets.society import SocietyView
-from workbench.widgets.training_room import TrainingRoom
+"""Widgets: one front-end core, one base class, and what stands on them. Each is imported when it is first used: `Predict` needs no torch."""
+from importlib import import_module
 
-__all__ = ["AttentionExplorer", "DialogueSimulator", "ExplainChat", "FeatureBrowser", "PatchingGrid", "PersuasionSimulator", "Predict", "Selection", "SocietyView", "TrainingRoom", "Widget", "WidgetError"]
+_HOME = {"AttentionExplorer": "attention_explorer", "DialogueSimulator": "dialogue_simulator", "ExplainChat": "explain_chat", "FeatureBrowser": "feature_browser", "PatchingGrid": "patching_grid",
+         "PersuasionSimulator": "dialogue_simulator", "Predict": "predict", "Selection": "base", "SocietyView": "society", "TrainingRoom": "training_room", "Widget": "base", "WidgetError": "base"}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name):
+    if name in _HOME: return getattr(import_module(f"workbench.widgets.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'workbench.widgets' has no attribute '{name}'")
+
+
+def __dir__(): return sorted([*globals(), *__all__])
