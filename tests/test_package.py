@@ -111,7 +111,7 @@ def test_the_readme_names_commands_that_exist():
 def wheel(tmp_path_factory):
     "A wheel, built from a copy so that no stale build folder can leak into it."
     source = tmp_path_factory.mktemp("source")
-    for name in "workbench", "reports", "labextension": shutil.copytree(ROOT/name, source/name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    for name in "workbench", "reports", "labextension", "nbs/tutorials": shutil.copytree(ROOT/name, source/name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
     for name in "pyproject.toml", "setup.py", "README.md", "LICENSE": shutil.copy(ROOT/name, source/name)
     done = subprocess.run([sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(source/"dist"), str(source)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
