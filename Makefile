@@ -10,9 +10,9 @@ BIN    := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help report learn test sync notebooks pytest lab zoo bench docs goldens outputs clean
+.PHONY: help report learn test sync notebooks pytest lab zoo bench docs docs-check goldens outputs clean
 help:
-	@sed -n 's/^#   //p' Makefile; echo 'Also: make lab, docs, zoo, bench, goldens, outputs, bounds, wheel, clean'
+	@sed -n 's/^#   //p' Makefile; echo 'Also: make lab, docs, docs-check, zoo, bench, goldens, outputs, bounds, wheel, clean'
 
 $(VENV)/.ready: pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "The workbench needs Python 3.10 or later: make PYTHON=python3.12 ...")'
@@ -40,8 +40,10 @@ pytest: $(VENV)/.ready
 # --- work -------------------------------------------------------------------------------------------------------------
 lab: $(VENV)/.ready
 	$(BIN)/jupyter lab reports/tour.ipynb
-docs: $(VENV)/.ready                     # _docs/index.html, and README.md from nbs/index.ipynb
+docs: $(VENV)/.ready                     # _docs/index.html, and README.md from nbs/index.ipynb; widgets and examples of reports are kept in _proc/ until the package changes
 	$(BIN)/python .ci/docs.py
+docs-check: docs                         # every link, anchor and picture of the whole site
+	$(BIN)/python .ci/docs.py --check
 outputs: $(VENV)/.ready                  # run every notebook again and keep its figures as small pictures
 	$(BIN)/python .ci/outputs.py $(ARGS)
 	$(BIN)/python .ci/picture.py

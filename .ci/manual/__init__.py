@@ -1,0 +1,1 @@
+"""The documentation site: notebooks, reference, widgets and reports as pages that need no network."""
