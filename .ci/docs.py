@@ -58,8 +58,8 @@ def room(folder: str, pages: list):
     from manual.prose import rel
     import html
     here = f"{folder}/index.html"; title, line = part(folder)
-    one = lambda i, p: f'<li><a href="{rel(p.path, here)}">{html.escape(p.title)}</a><p>{html.escape(p.line)}</p></li>'
-    body = f'<h1>{html.escape(title)}</h1><p class="lead">{html.escape(line[:1].upper() + line[1:])}</p><{"ol" if folder == "tutorials" else "ul"} class="lessons">{"".join(one(i, p) for i, p in enumerate(pages))}</{"ol" if folder == "tutorials" else "ul"}>'
+    one = lambda p: f'<li><a href="{rel(p.path, here)}">{html.escape(p.title)}</a><p>{html.escape(p.line)}</p></li>'
+    body = f'<h1>{html.escape(title)}</h1><p class="lead">{html.escape(line[:1].upper() + line[1:])}</p><ul class="lessons">{"".join(map(one, pages))}</ul>'
     return Page(here, "Overview", line, body, [], folder, [("page", "", f"{title}: overview", line)])
 
 
@@ -67,7 +67,7 @@ def reference(site, wanted: list) -> list:
     "Pages of modules, and the list of all of them."
     from manual.reference import overview, page
     made = [page(m, site) for m in wanted]
-    return [overview(site, wanted, "api", "Reference", "Every module with its public names. Press / to search for a name."), *made]
+    return [overview(site, wanted), *made]
 
 
 def start(page, frame):

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .house import NBS, ROOT
-from .prose import Site, linked_pages, prose, rel
+from .prose import Site, linked_pages, named_notebooks, prose, rel, slug
 
 HIDDEN = re.compile(r"^#\| *(hide|hide_input)\b", re.M)
 
@@ -32,6 +32,7 @@ class Reader:
     module: str                # workbench.lm.sites, or ""
     parts: object = None       # reporting.page.Parts
     texts: list = field(default_factory=list)
+    taken: set = field(default_factory=set)        # anchors beside those of headings
 
     def note(self, body: str):
         "Keep prose for the search, under the heading above it."
@@ -65,8 +66,19 @@ class Reader:
         shown = "\n".join(line for line in source.splitlines() if not line.startswith("#|")).strip()
         code = f'<pre class="wb-code"><code>{code_html(shown)}</code></pre>' if shown else ""
         outputs = "".join(output_html(tidy(o), self.parts) for o in cell.get("outputs", []))
-        if ".ipynb" in outputs: outputs = linked_pages(outputs, self.site, self.here, self.source)       # a table of links that a cell made
+        if ".ipynb" in outputs: outputs = named_notebooks(linked_pages(outputs, self.site, self.here, self.source), self.site, self.here)       # a table of links that a cell made
+        if self.here.startswith("guide/"): outputs = self.entries(outputs)
         return code + (f'<div class="wb-output">{outputs}</div>' if outputs else "")
+
+    def entries(self, body: str) -> str:
+        "Terms and rows that a cell of the guide wrote get an anchor each, and are found by the search."
+        def one(m):
+            title = plain(m[2] or m[4]); anchor = slug(title); text = plain(m[3] or re.sub(r"</td>\s*<td>", " · ", m[5])).strip(": ")
+            if not title or anchor in self.taken: return m[0]
+            self.taken.add(anchor); self.texts.append(["heading", anchor, title, text])
+            return m[0].replace("<p>", f'<p id="{anchor}">', 1) if m[2] else m[0].replace("<tr>", f'<tr id="{anchor}">', 1)
+        self.taken |= {a for _, a, _ in self.parts.contents}
+        return re.sub(r"(<p><strong>([^<]+)</strong>:(.*?)</p>)|<tr>\s*<td>(.*?)</td>(\s*<td>.*?)</tr>", one, body, flags=re.S)
 
     def cell(self, cell: dict) -> str:
         source = "".join(cell["source"])
@@ -114,6 +126,7 @@ def from_cells(cells: list[dict], site: Site, here: str, source: str, module: st
     reader = Reader(site, here, source, module, Parts({}))
     body = "\n".join(filter(None, map(reader.cell, cells)))
     title, line = heading(cells)
+    if folder == "tutorials" and (number := re.match(r"\d+", name)): title = f"{int(number[0])}. {title}"
     api = site.api(module)
     if api: body = re.sub(r"(</h1>\s*(?:<blockquote>.*?</blockquote>)?)", lambda m: m[1] + f'<p class="about"><a href="{rel(api, here)}">Reference of <code>{module}</code></a></p>', body, count=1, flags=re.S)
     return Page(here, title or name, line, body, [c for c in reader.parts.contents if c[0] in (2, 3)], folder, [tuple(t) for t in reader.texts], note)

@@ -53,7 +53,7 @@ class Site:
         if text in self.modules: return self.api(text)
         head, _, tail = text.partition(".")
         if "." in text and text.rsplit(".", 1)[0] in self.modules: home, name = text.rsplit(".", 1); return self.api(home, name) if name in self.modules[home].names else None
-        homes = self.names.get(head, []); floor = module.rsplit(".", 1)[0]
+        homes = self.names.get(head, []); module = "" if module.startswith("workbench.tutorials.") else module; floor = module.rsplit(".", 1)[0]
         near = [h for h in homes if h == module] or [h for h in homes if floor and h.rsplit(".", 1)[0] == floor] or homes
         if len(near) != 1 or len(head) < 3 and near[0] != module: return None
         found = self.modules[near[0]].names[head]
@@ -92,6 +92,12 @@ def linked_pages(body: str, site: Site, here: str, source: str) -> str:
         if found is None: return f'<span class="file">{text}</span>'
         return m[0] if found == url else f'<a{before}href="{html.escape(rel(found, here))}"{after}>{text}</a>'
     return re.sub(r'<a(\s[^>]*?)href="([^"]*)"([^>]*)>(.*?)</a>', one, body, flags=re.S)
+
+
+def named_notebooks(body: str, site: Site, here: str) -> str:
+    "A notebook that a cell's output names by its path becomes a link to its page."
+    one = lambda m: f'<a href="{rel(site.pages[m[0]], here)}">{m[0]}</a>' if m[0] in site.pages else m[0]
+    return body if "<script" in body else re.sub(r"(?<=[>\s(])nbs/[\w/]+\.ipynb(?=[\s,.;)<])", one, body)
 
 
 def prose(text: str, site: Site, here: str, module: str = "", source: str = "") -> str:

@@ -1,6 +1,7 @@
 """The reference: a page for each module, with every public name."""
 import html, re, textwrap
 
+from .house import order, part
 from .names import Module, Name
 from .page import Page
 from .prose import Site, prose, rel
@@ -47,7 +48,7 @@ def inherited(name: Name, site: Site, here: str) -> str:
 def parts(m: Module, site: Site) -> list[tuple[int, str, str, str]]:
     "`(level, anchor, title, body)` of every name and member."
     found = []
-    for n in m.names.values():
+    for n in sorted(m.names.values(), key=lambda n: n.kind == "value"):
         found.append((2, n.name, n.name, f'<span class="kind">{n.kind}</span>' + entry(n, site, m.page, not n.members) + inherited(n, site, m.page)))
         found += [(3, c.name, c.name, f'<span class="kind">{c.kind}</span>' + entry(c, site, m.page)) for c in n.members]
         if n.members: found.append((0, "", "", f'<details class="source"><summary>Source of the class</summary><pre><code>{code(n.source)}</code></pre></details>'))
@@ -83,10 +84,17 @@ def page(m: Module, site: Site) -> Page:
     return Page(m.page, bare, m.line, "\n".join(body), contents, "api/" + m.name.split(".")[1] if m.name.count(".") else "api", texts, note="reference")
 
 
-def overview(site: Site, modules: list[Module], folder: str, title: str, line: str) -> Page:
-    "The modules of a floor with their names, or the floors."
-    here = f"{folder}/modules.html" if folder != "api" else "api/index.html"
-    block = lambda m: (f'<section class="module"><h3 id="{m.name}"><a href="{rel(m.page, here)}">{m.name}</a></h3><p>{prose(m.line, site, here, m.name).strip().removeprefix("<p>").removesuffix("</p>")}</p><p class="list">'
+def overview(site: Site, modules: list[Module]) -> Page:
+    "All modules with their names, floor by floor."
+    here, line = "api/index.html", "Every module with its public names. Press / to search for a name."
+    text = lambda m: prose(m.line, site, here, m.name).strip().removeprefix("<p>").removesuffix("</p>")
+    block = lambda m: (f'<section class="module"><h3 id="{m.name}"><a href="{rel(m.page, here)}">{m.name}</a></h3><p>{text(m)}</p><p class="list">'
                        + " ".join(f'<a href="{rel(f"{m.page}#{n}", here)}"><code>{n}</code></a>' for n in m.names) + "</p></section>")
-    body = f"<h1>{html.escape(title)}</h1><p class=lead>{html.escape(line)}</p>" + "".join(map(block, modules))
-    return Page(here, title, line, body, [(3, m.name, m.name.split(".", 2)[-1]) for m in modules], folder, [])
+    floors = {}
+    for m in modules: floors.setdefault(floor_of(m), []).append(m)
+    floors = {f: floors[f] for f in sorted(floors, key=lambda f: order(f"api/{f}" if f else "api"))}
+    body = f"<h1>Reference</h1><p class=lead>{line}</p>" + "".join(f'<h2 id="{f or "top"}">{html.escape(part(f)[0] if f else "The package")}</h2>' + "".join(map(block, found)) for f, found in floors.items())
+    return Page(here, "All modules", line, body, [(2, f or "top", part(f)[0] if f else "The package") for f in floors], "api", [])
+
+
+def floor_of(m: Module) -> str: return m.name.split(".")[1] if "." in m.name else ""

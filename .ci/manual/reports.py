@@ -1,5 +1,5 @@
 """A page for each report: what it asks for, how it is called, and one that was run with small parameters."""
-import html, json
+import html, json, shutil
 from pathlib import Path
 
 from .page import Page, plain
@@ -13,7 +13,10 @@ SMALL = {"tour": {}, "attention": {"n": 24}, "patching": {"n": 24}, "features": 
 def run(name: str, cache: Path):
     "The example, made or found by its key."
     from workbench.reporting.run import run as run_report
-    return run_report(name, SMALL.get(name, {}), out=cache)
+    done = run_report(name, SMALL.get(name, {}), out=cache)
+    for old in (cache/name).iterdir():
+        if old != done.folder and not old.name.startswith("."): shutil.rmtree(old)       # of a package that has changed since
+    return done
 
 
 def table(report) -> str:
