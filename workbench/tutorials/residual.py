@@ -130,7 +130,7 @@ def hidden_part(answer):
 def _total():
     lm, task, _ = _facts(); return float(direct_logit_attribution(lm, task.prompts, task.answer_ids, foil=task.foil_ids).sum("component").mean())
 
-# %% ../../nbs/tutorials/03_residual.ipynb #d77dbabb
+# %% ../../nbs/tutorials/03_residual.ipynb #d02ad061
 @cache
 def _carried():
     lm, task, _ = _facts(); g = patch(lm, task, "resid_pre", positions=["country", "end"]).recovery.mean("prompt").squeeze()
@@ -141,6 +141,6 @@ def claim(answer):
     c = _carried(); assert c["country"] >= c["end"] - .05
     if not isinstance(answer, str): raise Wrong("Answer with a letter in quotes, such as 'A'.")
     chosen(answer.strip().upper(), "B", {"A": f"Readable is not decided. Put the state that enters layer 2 at the last word into another country's run: only {c['end']:.2f} of the difference comes back, so most is still to be fetched.",
-        "C": "The tuned lens gets 0 right at the embedding, where nothing is there, and nine of ten on sentences that it was not trained on: it reads what the state holds, in a basis that the plain lens does not know.",
+        "C": "The tuned lens gets 0 right at the embedding, where nothing is there, and four of five on sentences that it was not trained on: it reads what the state holds, in a basis that the plain lens does not know.",
         "D": f"Entering layer 2 the state at the country's name still brings back {c['country']:.2f} of the difference by itself."}, "Choose A, B, C or D.")
     return f"Entering layer 2: end {c['end']:.2f}, country {c['country']:.2f}."
