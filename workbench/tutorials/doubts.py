@@ -5,20 +5,21 @@
 # %% auto #0
 __all__ = ['lesson', 'ablated', 'verdict', 'held_out', 'parts', 'flag', 'faithfulness']
 
-# %% ../../nbs/tutorials/07_doubts.ipynb #d475b397
+# %% ../../nbs/tutorials/07_doubts.ipynb #35722e1a
 import numpy as np
 import torch
 
 from ..experiments.paired import sign_flip
 from ..patching.illusion import split as _split
-from ..teach.compare import chosen, compare
-from ..teach.lesson import Lesson, Wrong
+from ..teach.compare import begun, chosen, compare
+from ..teach.lesson import Lesson, Open, Wrong
 
 lesson = Lesson("doubts", "Is it real?", minutes=60)
 
-# %% ../../nbs/tutorials/07_doubts.ipynb #eda383c4
+# %% ../../nbs/tutorials/07_doubts.ipynb #07f8c99e
 @lesson.exercise("Three ways to take a head away")
 def ablated(answer):
+    if not begun(answer): raise Open("'ablated' is still open: put your code in the place of the three dots.")
     z = torch.randn(5, 4, 3, generator=torch.Generator().manual_seed(0)) + torch.arange(4.)[None, :, None]
     right = dict(zero=torch.zeros_like, mean=lambda z: z.mean((0, 1), keepdim=True).expand_as(z), resample=lambda z: z.roll(1, 0))
     known = dict(zero=[(lambda z: z, "For 'zero' the values came back as they were.")],
@@ -49,9 +50,10 @@ def held_out(answer):
         (lambda x: sign_flip(x)[sign_flip(x[:len(x) // 2]).argmin()], "The test runs over all prompts, and half of them had chosen. Test on the second half only.")])
     return "The chosen head gets one test, on prompts that did not choose it."
 
-# %% ../../nbs/tutorials/07_doubts.ipynb #7e338be0
+# %% ../../nbs/tutorials/07_doubts.ipynb #939e5de8
 @lesson.exercise("Split a direction by what is read")
 def parts(answer):
+    if not begun(answer): raise Open("'parts' is still open: put your code in the place of the three dots.")
     g = torch.Generator().manual_seed(3); w = torch.randn(6, 3, generator=g); low = torch.cat([w[:, :2], w[:, :1] + w[:, 1:2]], 1); v = torch.randn(6, generator=g)
     def both(f): return lambda v, W: torch.stack([torch.as_tensor(x) for x in f(v, W)])
     def got(v, W):
