@@ -115,7 +115,7 @@ def logits_from(answer):
         (lambda x, g, b, u: F.layer_norm(x, x.shape[-1:], g, b), "This is the normalised stream; the comparison with the words, @ W_U.T, is missing.")])
     return "You have rebuilt the model's output from its stream."
 
-# %% ../../nbs/tutorials/01_tokens.ipynb #7197a95c
+# %% ../../nbs/tutorials/01_tokens.ipynb #461246a6
 RUNS = ("head", "embedding", "country_end", "last_end", "blind", "first_mlp")
 TEXTS = dict(head="Head 1 of layer 3 is silenced.", embedding="The token embedding at the country is that of Greece.", country_end="After the last layer, the stream at the country is that of the Greek run.", last_end="After the last layer, the stream at the last token is that of the Greek run.",
              blind="No head of any layer lets the last token look at the country.", first_mlp="The first MLP writes nothing, at all positions.")
@@ -133,7 +133,8 @@ def outcomes():
 
 @lesson.exercise("Forecast six runs")
 def forecast(answer):
-    if not isinstance(answer, dict) or set(answer) != set(RUNS): raise Wrong(f"A dictionary with a word for each of {', '.join(RUNS)} is expected.")
+    if not isinstance(answer, (list, tuple)) or len(answer) != len(RUNS): raise Wrong(f"A list of six words is expected, for {', '.join(RUNS)}.")
+    answer = dict(zip(RUNS, answer))
     if still := [n for n in RUNS if answer[n] is ...]: raise Open(f"Still open: {', '.join(still)}. Put 'Rome', 'Athens' or 'another' in the place of the three dots.")
     if odd := [n for n in RUNS if answer[n] not in ("Rome", "Athens", "another")]: raise Wrong(f"'{odd[0]}' must be 'Rome', 'Athens' or 'another', not {answer[odd[0]]!r}.")
     missed = [n for n in RUNS if answer[n] != outcomes()[n]]
