@@ -11,10 +11,10 @@ from importlib.resources import files
 
 import yaml
 
-# %% ../../nbs/guide/01_glossary.ipynb #dda3d11f
+# %% ../../nbs/guide/01_glossary.ipynb #85be93e8
 def glossary() -> dict:
     "term -> {means, where, not, and, where there is one, symbol, sites}, in the order of the file."
-    return yaml.safe_load(files("workbench.teach").joinpath("glossary.yaml").read_text("utf-8"))
+    return yaml.safe_load(files("workbench").joinpath("teach/glossary.yaml").read_text("utf-8"))
 
 def used(text: str) -> list:
     "Terms that a definition marks: `[[term]]`, or `[[term|other words]]`."

@@ -26,19 +26,19 @@ VOCABULARY = {
     "kind": {"post-hoc": "explains something that was not made to be understood", "transparent": "explains something whose rule or truth is known"},
 }
 
-# %% ../../nbs/guide/02_methods.ipynb #3df63184
+# %% ../../nbs/guide/02_methods.ipynb #1a6591d7
 class MethodError(WorkbenchError):
     "A method that is not in the table."
 
 @lru_cache(1)
 def declared() -> dict:
     "The file as written: room -> {module.name: {is, papers, also}}, and `parts` for what explains nothing itself."
-    return yaml.safe_load(files("workbench.teach").joinpath("methods.yaml").read_text("utf-8"))
+    return yaml.safe_load(files("workbench").joinpath("teach/methods.yaml").read_text("utf-8"))
 
 @lru_cache(None)
 def _source(room: str, module: str):
     "The syntax tree of a module, which is read and not run; its notebook as a path below nbs/."
-    text = files(f"workbench.{room}").joinpath(f"{module}.py").read_text("utf-8")
+    text = files("workbench").joinpath(f"{room}/{module}.py").read_text("utf-8")
     where = text.partition("File to edit: ")[2].splitlines()[0].rstrip(".")
     return ast.parse(text), where.partition("nbs/")[2]
 
@@ -109,10 +109,10 @@ def card(name: str) -> Card:
     if name not in known: raise MethodError(f"There is no method '{name}'. {nearest(name, known)}")
     return known[name]
 
-# %% ../../nbs/guide/02_methods.ipynb #f07f76a7
+# %% ../../nbs/guide/02_methods.ipynb #4fe6c819
 def _exported(room):
     "Public names of a room's __init__, read and not run."
-    tree = ast.parse(files(f"workbench.{room}").joinpath("__init__.py").read_text("utf-8"))
+    tree = ast.parse(files("workbench").joinpath(f"{room}/__init__.py").read_text("utf-8"))
     return [a.asname or a.name for n in tree.body if isinstance(n, ast.ImportFrom) and (n.level or (n.module or "").startswith("workbench.")) for a in n.names]
 
 def missing(tables=None) -> list:
@@ -122,7 +122,7 @@ def missing(tables=None) -> list:
         parts = table.get("parts", {}); keys = [k for k in table if k != "parts"]
         names = {k.rsplit(".", 1)[1] for k in keys} | {n for k in keys for n in table[k].get("also", ())} | {n for what, ns in parts.items() if what != "modules" for n in ns}
         modules = {k.rsplit(".", 1)[0] for k in keys} | set(parts.get("modules", ()))
-        there = {p.name[:-3] for p in files(f"workbench.{room}").iterdir() if p.name.endswith(".py") and not p.name.startswith("_")}
+        there = {p.name[:-3] for p in files("workbench").joinpath(room).iterdir() if p.name.endswith(".py") and not p.name.startswith("_")}
         exported = set(_exported(room)); defined = {n for m in there for n in _defined(room, m)}
         out += [f"{room} exports {n}" for n in sorted(exported - names)] + [f"{room} has a module {m}" for m in sorted(there - modules)]
         out += [f"{room}.{n} is not there" for n in sorted(names - exported - defined)] + [f"{room}/{m}.py is not there" for m in sorted(modules - there)]
