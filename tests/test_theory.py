@@ -102,3 +102,12 @@ def test_copied_spans_and_new_names():
     kinds = {"player": ({"Ann", "Bob"}, {"Lee", "Ray"})}; seen = {("player", "Ann Lee"): 1, ("player", "Bob Ray"): 1}; assert invented(words, seen, kinds) == [("player", "Ann Ray", 3)] and invented(["player", "Ann", "Lee"], seen, kinds) == []
     assert copied_share("lost the".split(), c) == 0 and copied_share([], c) == 0 and not math.isnan(copied_share(["a"], c))
     with pytest.raises(TheoryError): Corpus([["a"]], n=3)
+
+
+def test_learners_by_value_and_by_policy_reach_the_best_return():
+    from itertools import product
+    from workbench.theory.rl_basics import World, corridor, greedy, policy_gradient, q_learning, reinforce, value_iteration
+    w = corridor(); best = max(float(w.value(np.eye(2)[list(p)]).mean()) for p in product(range(2), repeat=5)); got = lambda p: float(w.value(p).mean())
+    assert got(greedy(value_iteration(w))) == pytest.approx(best) and got(greedy(q_learning(w, 10_000))) == pytest.approx(best) and got(policy_gradient(w, 1500)) > .99 * best and got(reinforce(w, 1500)) > .93 * best
+    dull = World(np.full((3, 2, 3), 1 / 3), np.ones((3, 2))); assert np.allclose(policy_gradient(dull, 20), .5) and np.allclose(value_iteration(dull), 10)
+    with pytest.raises(TheoryError): World(np.ones((2, 2, 2)), np.ones((2, 2)))
