@@ -16,12 +16,17 @@ NEVER, SKIP = re.compile(r"^#\| *eval: *false", re.M), "skip-execution"   # nbde
 ROOT = Path(__file__).resolve().parents[1]
 
 
+class Pictures(ReportKernel):
+    "A kernel whose figures are pictures; a report's are data."
+    figures = "png"
+
+
 def stored(path: Path) -> None:
     "Execute a notebook in its folder and write it back in the form `nbdev_clean` leaves."
     nb = nbformat.read(path, 4)
     shown = [c for c in nb.cells if c.cell_type == "code" and NEVER.search(c.source)]     # trainings, for one
     for cell in shown: cell.metadata["tags"] = [*cell.metadata.get("tags", []), SKIP]
-    NotebookClient(nb, timeout=1800, kernel_name="python3", kernel_manager_class=ReportKernel, store_widget_state=False,
+    NotebookClient(nb, timeout=1800, kernel_name="python3", kernel_manager_class=Pictures, store_widget_state=False,
                    resources={"metadata": {"path": str(path.parent)}}).execute()
     nb.metadata.pop("widgets", None)
     nb.metadata.pop("language_info", None)
@@ -38,7 +43,7 @@ def stored(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    os.environ |= {"PLOTLY_RENDERER": "png", "OMP_NUM_THREADS": "1"}
+    os.environ |= {"OMP_NUM_THREADS": "1"}
     for path in [Path(p).resolve() for p in sys.argv[1:]] or sorted(p for p in (ROOT/"nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts):
         print(path.relative_to(ROOT), flush=True)
         stored(path)

@@ -22,6 +22,7 @@ USAGE = ".usage.json"                  # what the kernel's process has spent so 
 class ReportKernel(AsyncKernelManager):
     "A kernel in the interpreter that runs this; its sockets are files in a folder of their own."
     folder = None                      # of the run: where a result's tables and arrays are written
+    figures = "plotly_mimetype"        # as data: the page draws them
 
     @classmethod
     def of(cls, folder: Path) -> type:
@@ -42,7 +43,7 @@ class ReportKernel(AsyncKernelManager):
 
     async def _async_launch_kernel(self, kernel_cmd, **kw):
         "Start it quietly: what cells print reaches the notebook by another way, the rest is the kernel's own chatter."
-        own = {"PLOTLY_RENDERER": "plotly_mimetype"} | ({FOLDER: self.folder} if self.folder else {})     # figures as data: the page draws them
+        own = {"PLOTLY_RENDERER": self.figures} | ({FOLDER: self.folder} if self.folder else {})
         await super()._async_launch_kernel(kernel_cmd, **{"stderr": subprocess.DEVNULL, **kw, "env": {**(kw.get("env") or os.environ), **own}})
 
 # %% ../../nbs/reporting/04_kernel.ipynb #4d0f07b4
