@@ -127,6 +127,7 @@ def test_the_search_knows_every_name_and_is_small(site):
     data = json.loads(gzip.decompress(base64.b64decode(re.search(r'"([^"]+)"', (site/"_static"/"search.js").read_text())[1])))
     names = {title for _, kind, _, title, _ in data["parts"] if kind == 2}
     for module in ("workbench.lm.sites", "workbench.lm.edits", "workbench.patching.patch", "workbench.lens.logit_lens"): assert set(package()[module].names) <= names
+    assert {"attention head", "ablation"} <= {title for _, kind, _, title, _ in data["parts"] if kind == 1}      # terms of the glossary, which a cell wrote
     for page, _, anchor, _, _ in data["parts"]:
         file = (site/data["pages"][page][0]).read_text("utf-8"); assert not anchor or f'id="{anchor}"' in file, (data["pages"][page][0], anchor)
     assert len((site/"_static"/"search.js").read_bytes()) < 5 * len(data["parts"]) * 100
