@@ -49,7 +49,7 @@ def page(name: str, site: Site, done=None) -> Page:
     python = f'import workbench as wb\n\ndone = wb.reports.run("{name}", {given!r})\ndone.result, done.page'
     keys = [*(done.result or {}), *done.data] if done else []
     gives = f'<p>Its result has {", ".join(f"<code>{html.escape(k)}</code>" for k in keys)}. Values come back with <code>done["{html.escape(keys[0])}"]</code>; tables and arrays are files beside the page.</p>' if keys else ""
-    shown = (f'<h2 id="example">One that was run</h2><p>With {", ".join(f"<code>{k}={v}</code>" for k, v in given.items()) or "its defaults"}, in {done.record.get("seconds", 0):.0f} s. This is the page that the run left. '
+    shown = (f'<h2 id="example">One that was run</h2><p>With {", ".join(f"<code>{k}={v}</code>" for k, v in given.items()) or "its defaults"}, in {done.record.get("cpu_seconds") or done.record.get("seconds", 0):.0f} s of processor time. This is the page that the run left. '
              f'<a href="../runs/{name}.html">Open it alone</a>.</p><iframe class="run" loading="lazy" title="The report {html.escape(report.title)}, run" src="../runs/{name}.html"></iframe>') if done else ""
     takes = f"Takes about {minutes_text(report.minutes)} with its defaults on two cores." if report.minutes else ""
     body = (f'<h1>{html.escape(report.title)}</h1><p class="lead">{prose(report.line, site, here).strip().removeprefix("<p>").removesuffix("</p>")}</p><p class="about">Report <code>{name}</code>. {takes}</p>'
