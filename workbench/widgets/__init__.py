@@ -2,7 +2,7 @@
 from importlib import import_module
 
 _HOME = {"AttentionExplorer": "attention_explorer", "DialogueSimulator": "dialogue_simulator", "ExplainChat": "explain_chat", "FeatureBrowser": "feature_browser", "PatchingGrid": "patching_grid",
-         "PersuasionSimulator": "dialogue_simulator", "Predict": "predict", "Selection": "base", "SocietyView": "society", "TrainingRoom": "training_room", "Widget": "base", "WidgetError": "base"}
+         "PersuasionSimulator": "dialogue_simulator", "Predict": "predict", "RelianceQuiz": "reliance_quiz", "Selection": "base", "SocietyView": "society", "TrainingRoom": "training_room", "Widget": "base", "WidgetError": "base"}
 __all__ = sorted(_HOME)
 
 
