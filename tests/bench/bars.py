@@ -18,7 +18,7 @@ def bars(rows: list) -> list:
         row = _one(rows, group="memory", library="Workbench", job=job)
         add(f"memory: bytes held, over the bytes of {row['what']}, at most", row["held_bytes"] / row["site_bytes"], 1.0)
     add("imports: CPU seconds of `import workbench`, at most", _one(rows, group="imports", job="import workbench")["cpu_s_median"], 0.5)
-    return found + patching_bars(rows) + widget_bars(rows) + feature_bars(rows) + recovery_bars(rows)
+    return found + patching_bars(rows) + widget_bars(rows) + feature_bars(rows) + recovery_bars(rows) + report_bars(rows)
 
 
 def patching_bars(rows: list) -> list:
@@ -82,3 +82,11 @@ def widget_bars(rows: list) -> list:
             peer = _one(rows, group="widgets", library=name, data="dense", tokens=n)
             add(f"{says[what].format(title)}, {n} tokens, at least", measures[what](peer) / measures[what](ours[n]), bar, above=True)
     return found
+
+
+def report_bars(rows: list) -> list:
+    "What the engine adds, how busy a sweep keeps the cores, how soon a gallery of a thousand runs is there."
+    extra, busy, shown = (next(r for r in rows if k in r) for k in ("overhead", "busy", "load_ms_median"))
+    return [dict(claim="reports: CPU time that the engine adds to bare nbclient, on a report of 20 s, at most", value=extra["overhead"], bar=.15, ok=extra["overhead"] <= .15),
+            dict(claim=f"reports: share of {busy['cores']} cores that a sweep of 200 reports of nothing keeps busy, at least", value=busy["busy"], bar=.85, ok=busy["busy"] >= .85),
+            dict(claim="reports: seconds until Chromium has drawn a gallery of 1,000 runs, median, at most", value=shown["load_ms_median"] / 1000, bar=2., ok=shown["load_ms_median"] <= 2000)]

@@ -64,8 +64,8 @@ def compared(tokens: int) -> list:
         model(Path(home)); env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "MALLOC_MMAP_THRESHOLD_": "65536"}
         done = [subprocess.run([sys.executable, __file__, who, home, str(tokens)], capture_output=True, text=True, env=env) for who in WHO]
         for d in done:
-            if d.returncode: print(d.stderr[-1500:], file=sys.stderr)
-        rows = [json.loads(d.stdout.splitlines()[-1]) for d in done if not d.returncode]
+            if d.returncode: raise SystemExit(d.stderr[-1500:])   # a table with a contender missing compares nothing
+        rows = [json.loads(d.stdout.splitlines()[-1]) for d in done]
     return [r | dict(ratio=r["cpu_us_per_token"] / rows[0]["cpu_us_per_token"]) for r in rows]
 
 
