@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ANSI', 'Run', 'ReportFailed', 'open_run', 'runs', 'work_folder', 'clear_dead', 'alive', 'headings', 'Progress',
-           'Clean', 'load_libraries', 'not_of_a_dead_kernel', 'papermill_ready', 'execute', 'Failure', 'failure',
+           'Clean', 'load_libraries', 'not_of_an_ended_kernel', 'papermill_ready', 'execute', 'Failure', 'failure',
            'error_of', 'bad_input', 'told', 'command', 'write_page', 'finish', 'give_name', 'run', 'finished',
            'concluded', 'result_outputs', 'drop_empty']
 
@@ -138,9 +138,9 @@ def load_libraries() -> None:
     import papermill                     # and with it nbformat and jsonschema
     if ours: del sys.modules["rfc3987_syntax"]
 
-def not_of_a_dead_kernel(record) -> bool:
-    "A filter for asyncio's log: after Ctrl-C the client's unfinished tasks would complain of their kernel, later, when nobody asks."
-    return type((record.exc_info or (None, None))[1]).__name__ != "DeadKernelError"
+def not_of_an_ended_kernel(record) -> bool:
+    "A filter for asyncio's log: after Ctrl-C the client's unfinished tasks would complain of their kernel or their cell, later, when nobody asks."
+    return type((record.exc_info or (None, None))[1]).__name__ not in ("DeadKernelError", "CellExecutionError")
 
 @contextmanager
 def papermill_ready():
@@ -151,7 +151,7 @@ def papermill_ready():
     from workbench.reporting.literals import translator
     papermill_translators.register("python3", translator())         # its own would write a tuple as code
     papermill_io._handlers[:] = [h for h in papermill_io._handlers if h[0] != Clean.scheme]; papermill_io.register(Clean.scheme, Clean())
-    logging.getLogger("asyncio").addFilter(not_of_a_dead_kernel)
+    logging.getLogger("asyncio").addFilter(not_of_an_ended_kernel)
     log = logging.getLogger("papermill"); level = log.level; log.setLevel(logging.CRITICAL)
     try: yield papermill
     finally: log.setLevel(level)
