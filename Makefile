@@ -92,7 +92,7 @@ newest:
 	$(call essential,_bench/.newest)
 wheel:
 	rm -rf build dist _bench/.wheel _bench/outside && mkdir -p _bench/outside
-	$(PYTHON) -m venv _bench/.wheel
+	$(PYTHON) -m venv --clear _bench/.wheel
 	_bench/.wheel/bin/pip wheel -q --no-deps -w dist .
 	_bench/.wheel/bin/pip install -q $(PIP_FLAGS) '$(TORCH)' "$$(ls dist/*.whl)"
 	cd _bench/outside && ../.wheel/bin/python ../../tests/bounds/outside.py "$(CURDIR)"
