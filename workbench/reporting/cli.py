@@ -118,7 +118,7 @@ def tutorial(args) -> Answer:
         found = tutorials(); width = max((len(t.name) for t in found), default=0)
         text = "\n".join(f"{t.number:>2}  {t.name:<{width}}  {t.minutes:>3} min  {t.question}" for t in found)
         return Answer([{**vars(t), "path": str(t.path)} for t in found], text, remarks=[] if args.quiet else ["workbench tutorial 1 --lab writes your copy of the first and opens it in JupyterLab."])
-    there = open_tutorial(args.which, args.to, "teacher" if args.teacher else "student", args.again); t = find(args.which)
+    t = find(args.which); there = open_tutorial(t, args.to, "teacher" if args.teacher else "student", args.again)
     if args.lab: opened_in_lab(there)
     return Answer({"tutorial": t.name, "notebook": str(there), "minutes": t.minutes, "exercises": t.exercises}, str(there))
 

@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from ..lm.errors import WorkbenchError, nearest
+from ..reporting.catalogue import heading
 from .build import name as module_of, source, student, teacher
 
 # %% ../../nbs/teach/03_path.ipynb #369fa18e
@@ -34,9 +35,8 @@ def tutorials() -> list[Tutorial]:
     "All tutorials in the order of the path."
     found = []
     for path in sorted(sources().glob("[0-9]*.ipynb")):
-        nb = json.loads(path.read_text("utf-8")); text = "\n".join(source(c) for c in nb["cells"] if c["cell_type"] == "code"); head = source(nb["cells"][0])
-        first = lambda pattern, where: (m[1].strip() if (m := re.search(pattern, where, re.M)) else "")
-        found.append(Tutorial(int(path.stem.split("_")[0]), module_of(nb), path, first(r"^# +(.+)$", head), first(r"^> +(.+)$", head), int(first(r"\bminutes=(\d+)", text) or 0), len(re.findall(r"^@lesson\.exercise", text, re.M))))
+        nb = json.loads(path.read_text("utf-8")); text = "\n".join(source(c) for c in nb["cells"] if c["cell_type"] == "code"); minutes = re.search(r"\bminutes=(\d+)", text)
+        found.append(Tutorial(int(path.stem.split("_")[0]), module_of(nb), path, *heading(nb), int(minutes[1]) if minutes else 0, len(re.findall(r"^@lesson\.exercise", text, re.M))))
     return found
 
 def find(which: str | int) -> Tutorial:
@@ -53,20 +53,20 @@ def linked(text: str, here: Path, folder: Path) -> str:
     "Markdown whose links to other notebooks, written from `here`, are right from `folder`; where a notebook is not on this machine, its name without a link."
     def one(m):
         there = (here/m[2]).resolve()
-        twin = next((t for t in (folder/there.name,) if t.is_file() and there.parent == here), None)
-        if twin or there.is_file() and there.parent != here: return f"[{m[1]}]({os.path.relpath(twin or there, folder)}{m[3] or ''})"
+        target = folder/there.name if there.parent == here else there     # another tutorial is the reader's own copy of it
+        if target.is_file(): return f"[{m[1]}]({os.path.relpath(target, folder)}{m[3] or ''})"
         return f"{m[1]} (tutorial `{there.stem}`)" if there.parent == here else f"{m[1]} (`{'/'.join(there.parts[-2:])}` of the documentation)"
     return NOTEBOOK.sub(one, text)
 
 def open_tutorial(
-    which: str | int,              # number or name
+    which: str | int | Tutorial,   # number or name, or what `find` gave
     folder: str | Path = "tutorials",  # where the copy is written
     copy: str = "student",         # or "teacher": with solutions, notes and the wrong answers that are refused
     again: bool = False,           # a new copy beside one that is there
 ) -> Path:                         # the notebook to open
     "A tutorial's notebook in a folder of yours. A copy that is there is left as it is and returned. Raises `WorkbenchError`."
     if copy not in ("student", "teacher"): raise WorkbenchError(f"copy='{copy}': a tutorial has a student's and a teacher's copy.")
-    t, folder = find(which), Path(folder).expanduser().resolve(); stem = t.path.stem + ("" if copy == "student" else "_teacher"); target = folder/f"{stem}.ipynb"
+    t, folder = which if isinstance(which, Tutorial) else find(which), Path(folder).expanduser().resolve(); stem = t.path.stem + ("" if copy == "student" else "_teacher"); target = folder/f"{stem}.ipynb"
     if folder == sources().resolve(): raise WorkbenchError("This folder holds the sources of the tutorials; choose another one for your copy.")
     if folder.exists() and not folder.is_dir(): raise WorkbenchError(f"{folder} is a file; a folder is needed for the copy.")
     if target.exists() and not again: return target
